@@ -1,0 +1,234 @@
+"""Frames: one event or one request per ZeroMQ frame, header first, MessagePack behind it.
+
+An event is `topic | NUL | 56-byte header | ext | payload`; a request frame is a 48-byte
+header and a body. Little-endian. Decoding answers with a value or raises
+RemoteProtocolError, never anything else.
+
+Never here: the meaning of payloads, sockets.
+"""
+
+import struct
+import zlib
+from enum import IntEnum
+from typing import Any, Final
+
+import msgspec
+
+from mesh.errors import LocalProtocolError, RemoteProtocolError
+
+WIRE: Final = 1
+EVENT_MAGIC: Final = 0xE7
+RPC_MAGIC: Final = 0xE8
+TOPIC_MAX_BYTES: Final = 200
+EVENT_MAX_BYTES: Final = 256 * 1024  # HEAD; a publisher's own cap is lower
+RPC_MAX_BYTES: Final = 256 * 1024
+EXT_MAX_BYTES: Final = 4096
+
+DURABLE_FLAG: Final = 1 << 0
+REPLAY: Final = 1 << 1
+SNAPSHOT: Final = 1 << 2
+TOMBSTONE: Final = 1 << 3
+END: Final = 1 << 4
+RAW: Final = 1 << 6
+TRACED: Final = 1 << 7
+MUST_UNDERSTAND: Final = 0xFF00  # an unknown bit among these: drop
+
+_EVENT: Final = struct.Struct("<BBHIIIQQQQQ")
+_RPC: Final = struct.Struct("<BBBBIQQIHH16s")
+EVENT_HEADER_BYTES: Final = _EVENT.size
+RPC_HEADER_BYTES: Final = _RPC.size
+assert EVENT_HEADER_BYTES == 56
+assert RPC_HEADER_BYTES == 48
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder()
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """An event frame, taken apart. payload is MessagePack of schema, not yet decoded."""
+
+    topic: str
+    schema: int
+    nid: int
+    epoch: int
+    seq: int
+    payload: bytes
+    flags: int = 0
+    offset: int = 0
+    ts_recv: int = 0
+    ts_sent: int = 0
+    ext: bytes = b""
+
+
+class Kind(IntEnum):
+    """What a request frame is."""
+
+    HELLO = 1
+    WELCOME = 2
+    REQ = 3
+    INPROG = 4
+    REP = 5
+    PART = 6
+    END = 7
+    ERR = 8
+    CANCEL = 9
+    PING = 10
+    PONG = 11
+    CREDIT = 12
+    GOAWAY = 13
+    BYE = 14
+
+
+HELLO, WELCOME, REQ, REP, ERR = Kind.HELLO, Kind.WELCOME, Kind.REQ, Kind.REP, Kind.ERR
+_KINDS: Final = {int(kind): kind for kind in Kind}
+NO_IDEM: Final = bytes(16)
+
+
+class Rpc(msgspec.Struct, frozen=True, gc=False):
+    """A request frame, taken apart. budget_ms is the time left; corr is echoed."""
+
+    kind: Kind
+    method: int
+    corr: int
+    client_epoch: int
+    body: bytes = b""
+    budget_ms: int = 0
+    attempt: int = 1
+    prio: int = 500
+    idem: bytes = NO_IDEM
+
+
+def node_id(cluster: str, node: str) -> int:
+    """Return the u32 by which frames name their publisher."""
+    return zlib.crc32(f"{cluster}/{node}".encode())
+
+
+def method_id(method: str) -> int:
+    """Return the u32 that stands for `service.method` in a request frame."""
+    return zlib.crc32(method.encode())
+
+
+def encode_event(event: Event, max_bytes: int = EVENT_MAX_BYTES) -> bytes:
+    """Return the frame of *event*. Raises LocalProtocolError above *max_bytes*."""
+    topic = event.topic.encode("latin-1" if event.topic.startswith("\xff") else "utf-8")
+    frame = b"".join(
+        (
+            topic,
+            b"\0",
+            _EVENT.pack(
+                EVENT_MAGIC,
+                WIRE,
+                event.flags,
+                event.schema,
+                event.nid,
+                len(event.ext),
+                event.epoch,
+                event.seq,
+                event.offset,
+                event.ts_recv,
+                event.ts_sent,
+            ),
+            event.ext,
+            event.payload,
+        )
+    )
+    if len(frame) > max_bytes:
+        raise LocalProtocolError(f"event on {event.topic} has {len(frame)} bytes, {max_bytes} max")
+    return frame
+
+
+def decode_event(frame: bytes) -> Event:
+    """Return the event in *frame*. Raises RemoteProtocolError on any fault in it."""
+    nul = frame.find(b"\0", 0, 256)
+    start = nul + 1
+    if nul < 1 or len(frame) < start + EVENT_HEADER_BYTES:
+        raise RemoteProtocolError("event frame too short or without topic")
+    magic, wire, flags, schema, nid, ext_len, epoch, seq, offset, ts_recv, ts_sent = (
+        _EVENT.unpack_from(frame, start)
+    )
+    if magic != EVENT_MAGIC or wire != WIRE:
+        raise RemoteProtocolError(f"event frame of wire {wire}, {WIRE} is spoken here")
+    if flags & MUST_UNDERSTAND:
+        raise RemoteProtocolError(f"event frame with unknown flags {flags:#x}")
+    body = start + EVENT_HEADER_BYTES
+    if ext_len > EXT_MAX_BYTES or body + ext_len > len(frame):
+        raise RemoteProtocolError("event frame with a false ext length")
+    try:
+        # Probe topics begin with 0xFF, which is no UTF-8: keep their bytes readable.
+        topic = frame[:nul].decode("utf-8" if frame[0] != 0xFF else "latin-1")
+    except UnicodeDecodeError:
+        raise RemoteProtocolError("event frame whose topic is not UTF-8") from None
+    return Event(
+        topic,
+        schema,
+        nid,
+        epoch,
+        seq,
+        frame[body + ext_len :],
+        flags,
+        offset,
+        ts_recv,
+        ts_sent,
+        frame[body : body + ext_len],
+    )
+
+
+def encode_rpc(rpc: Rpc, max_bytes: int = RPC_MAX_BYTES) -> bytes:
+    """Return the frame of *rpc*. Raises LocalProtocolError above *max_bytes*."""
+    if RPC_HEADER_BYTES + len(rpc.body) > max_bytes:
+        raise LocalProtocolError(f"request frame of {len(rpc.body)} bytes, {max_bytes} max")
+    return (
+        _RPC.pack(
+            RPC_MAGIC,
+            WIRE,
+            rpc.kind,
+            0,
+            rpc.method,
+            rpc.corr,
+            rpc.client_epoch,
+            rpc.budget_ms,
+            rpc.attempt,
+            rpc.prio,
+            rpc.idem,
+        )
+        + rpc.body
+    )
+
+
+def decode_rpc(frame: bytes) -> Rpc:
+    """Return the request frame. Raises RemoteProtocolError on any fault in it."""
+    if len(frame) < RPC_HEADER_BYTES:
+        raise RemoteProtocolError("request frame too short")
+    magic, wire, kind, flags, method, corr, epoch, budget, attempt, prio, idem = _RPC.unpack_from(
+        frame
+    )
+    if magic != RPC_MAGIC or wire != WIRE:
+        raise RemoteProtocolError(f"request frame of wire {wire}, {WIRE} is spoken here")
+    if kind not in _KINDS or flags & 0xF0:
+        raise RemoteProtocolError(f"request frame of unknown kind {kind} or flags {flags:#x}")
+    return Rpc(
+        _KINDS[kind],
+        method,
+        corr,
+        epoch,
+        frame[RPC_HEADER_BYTES:],
+        budget,
+        attempt,
+        prio,
+        idem,
+    )
+
+
+def encode_value(value: object) -> bytes:
+    """Return *value* as MessagePack."""
+    return _encoder.encode(value)
+
+
+def decode_value(payload: bytes, kind: Any = None) -> Any:
+    """Return the value in *payload*, of type *kind* if given. Raises RemoteProtocolError."""
+    try:
+        if kind is None:
+            return _decoder.decode(payload)
+        return msgspec.msgpack.decode(payload, type=kind)
+    except Exception as error:  # noqa: BLE001  # one boundary: whatever bytes do to a decoder is a reject
+        raise RemoteProtocolError(f"payload is not {kind or 'MessagePack'}: {error}") from None

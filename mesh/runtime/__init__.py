@@ -1,0 +1,4 @@
+"""What makes a process a node: settings, logs, component, runner.
+
+Never here: code.
+"""

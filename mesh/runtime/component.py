@@ -1,0 +1,377 @@
+"""Component: what the author of a node writes against: typed handlers, calls, emissions.
+
+The seed's untyped calls are here as well: process_request, on_event, listen_events,
+emit_event, request.
+
+Never here: sockets, files; the runner hands in a Bus that has them.
+"""
+
+import asyncio
+import inspect
+import typing
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import msgspec
+
+from mesh.clock import monotonic_s, wall_ns
+from mesh.errors import NotFound
+from mesh.protocol import envelope
+from mesh.protocol.control import DeliveryClass, Heartbeat, ModeChange, NodeState, Record
+from mesh.protocol.envelope import REPLAY, SNAPSHOT, TOMBSTONE, Event
+from mesh.protocol.mode import SAFE, SystemMode
+from mesh.runtime.logs import Logs
+from mesh.runtime.settings import Paths
+from mesh.storage.journal import Journal
+
+T = TypeVar("T")
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+REQUEST_TIMEOUT_S = 2.0
+
+
+class EventMeta(msgspec.Struct, frozen=True, gc=False):
+    """What came with an event. ts_* in ns UTC; offset 0 unless durable."""
+
+    topic: str
+    node: str
+    epoch: int
+    seq: int
+    offset: int
+    ts_recv: int
+    ts_sent: int
+    log_id: str = ""
+    snapshot: bool = False
+    tombstone: bool = False
+    replay: bool = False
+
+
+def meta_of(event: Event, node: str, log_id: str = "") -> EventMeta:
+    """Return what handlers are told of *event*, published by *node*."""
+    return EventMeta(
+        event.topic,
+        node,
+        event.epoch,
+        event.seq,
+        event.offset,
+        event.ts_recv,
+        event.ts_sent,
+        log_id,
+        bool(event.flags & SNAPSHOT),
+        bool(event.flags & TOMBSTONE),
+        bool(event.flags & REPLAY),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EventMark:
+    """Written on a method by @event."""
+
+    prefix: str
+    durable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RequestMark:
+    """Written on a method by @request."""
+
+    method: str
+    timeout_s: float
+
+
+def event(prefix: str, *, durable: bool = False) -> Callable[[Handler], Handler]:
+    """Let a method hear all topics that begin with *prefix*.
+
+    The payload's type is the method's first annotation; a second parameter gets EventMeta.
+    A plain method runs at once; a coroutine runs in order from a bounded queue. durable
+    asks for every event of the publishers' journals, at least once and in order.
+    """
+
+    def mark(handler: Handler) -> Handler:
+        marks = [*getattr(handler, "event_marks", ()), EventMark(prefix, durable)]
+        handler.event_marks = marks  # type: ignore[attr-defined]  # a function takes attributes
+        return handler
+
+    return mark
+
+
+def request(method: str, *, timeout_s: float = REQUEST_TIMEOUT_S) -> Callable[[Handler], Handler]:
+    """Let a method answer requests of this name; types come from its annotations."""
+
+    def mark(handler: Handler) -> Handler:
+        handler.request_mark = RequestMark(method, timeout_s)  # type: ignore[attr-defined]  # as above
+        return handler
+
+    return mark
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A handler with what its annotations say."""
+
+    call: Callable[..., Any]
+    kind: Any  # type of the payload; None: whatever MessagePack holds
+    arguments: int  # 1: payload alone, 2: also EventMeta or the caller's name
+    is_async: bool
+
+
+def bind(handler: Callable[..., Any]) -> Bound:
+    """Return *handler*, bound to its component, with its payload type."""
+    hints = typing.get_type_hints(handler)
+    parameters = list(inspect.signature(handler).parameters)
+    kind = hints.get(parameters[0], Any) if parameters else type(None)
+    return Bound(
+        handler,
+        None if kind in (Any, object) else kind,
+        len(parameters),
+        inspect.iscoroutinefunction(handler),
+    )
+
+
+RawSink = Callable[[bytes, int, EventMeta], None]
+
+
+class BusPort(Protocol):
+    """What a component needs of the process it lives in."""
+
+    node: str
+    epoch: int
+    paths: Paths
+    log: Logs
+    mode: SystemMode
+    mode_epoch: int
+    view: dict[str, NodeState]
+
+    @property
+    def journal(self) -> Journal:
+        """Return the node's journal."""
+
+    @property
+    def record(self) -> Record:
+        """Return how others reach this run."""
+
+    def heartbeat(self) -> Heartbeat:
+        """Return how this node is now."""
+
+    def learn_mode(self, change: ModeChange) -> None:
+        """Take a mode unless a newer one is known."""
+
+    def emit(self, topic: str, value: object, *, ts_recv: int) -> None:
+        """Publish an EPHEMERAL or LASTVALUE event."""
+
+    async def commit(
+        self, records: tuple[tuple[str, object], ...], applied: EventMeta | None
+    ) -> int:
+        """Append DURABLE events, then publish them."""
+
+    async def call_raw(
+        self, method: str, body: bytes, timeout_s: float, target: str | None
+    ) -> bytes:
+        """Call another node."""
+
+    def spawn(self, coro: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run a task for the life of the process."""
+
+    def every(self, period_s: float, func: Callable[[], Any]) -> None:
+        """Call *func* periodically."""
+
+    def subscribe(self, prefix: str, sink: RawSink) -> None:
+        """Hear a prefix untyped."""
+
+    def unsubscribe(self, prefix: str, sink: RawSink) -> None:
+        """Hear it no longer."""
+
+    def report(self, name: str, number: float) -> None:
+        """Put a figure into the heartbeat."""
+
+
+class Component:
+    """The face of a node. Subclass it, mark handlers, declare what it says.
+
+    says: topic prefix to delivery class. schemas: payload type to its number on the wire.
+    """
+
+    says: ClassVar[Mapping[str, DeliveryClass]] = {}
+    schemas: ClassVar[Mapping[type, int]] = {}
+
+    def __init__(self, settings: Any = None) -> None:
+        self.settings = settings
+        self.event_queue: asyncio.Queue[tuple[Bound, object, EventMeta]] = asyncio.Queue(4096)
+        self._bus: BusPort | None = None
+
+    def attach(self, bus: BusPort) -> None:
+        """Take the process to live in; the runner calls it once."""
+        self._bus = bus
+
+    @property
+    def bus(self) -> BusPort:
+        """Return the process this component lives in."""
+        assert self._bus is not None, "a component works only while the runner runs it"
+        return self._bus
+
+    @property
+    def node(self) -> str:
+        """Return the name of this node."""
+        return self.bus.node
+
+    @property
+    def epoch(self) -> int:
+        """Return the number of this run."""
+        return self.bus.epoch
+
+    @property
+    def mode(self) -> SystemMode:
+        """Return the mode in force; SAFE until the coordinator was heard."""
+        return self.bus.mode if self._bus is not None else SAFE
+
+    @property
+    def mode_epoch(self) -> int:
+        """Return the number of the last change of mode."""
+        return self.bus.mode_epoch
+
+    @property
+    def paths(self) -> Paths:
+        """Return where this mesh keeps its things."""
+        return self.bus.paths
+
+    @property
+    def log(self) -> Logs:
+        """Return the structured log."""
+        return self.bus.log
+
+    @property
+    def view(self) -> dict[str, NodeState]:
+        """Return the coordinator's last view, by node."""
+        return self.bus.view
+
+    @property
+    def journal(self) -> Journal:
+        """Return this node's journal; only a node with DURABLE topics has one."""
+        return self.bus.journal
+
+    @staticmethod
+    def now_ns() -> int:
+        """Return wall time in ns UTC."""
+        return wall_ns()
+
+    @staticmethod
+    def monotonic_s() -> float:
+        """Return monotonic seconds."""
+        return monotonic_s()
+
+    async def on_start(self) -> None:
+        """Prepare, after sockets are bound and before READY is reported."""
+
+    async def on_stop(self) -> None:
+        """Save what must not be lost; the node is draining."""
+
+    def applied_offset(self, node: str, log_id: str) -> int | None:
+        """Return the offset of *node*'s journal whose effect is stored; None: from now on."""
+        return None
+
+    def emit(self, topic: str, value: object, *, ts_recv: int = 0) -> None:
+        """Publish an EPHEMERAL or LASTVALUE event; never blocks."""
+        self.bus.emit(topic, value, ts_recv=ts_recv)
+
+    async def commit(self, *records: tuple[str, object], applied: EventMeta | None = None) -> int:
+        """Append DURABLE events to the journal, then publish; return the last offset.
+
+        applied: the durable event that caused them; its offset is stored in the same
+        transaction. Raises StorageError, which ends the node.
+        """
+        return await self.bus.commit(records, applied)
+
+    async def call(
+        self,
+        method: str,
+        arg: object,
+        kind: type[T],
+        *,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        target: str | None = None,
+    ) -> T:
+        """Return the reply of whoever serves *method*. Raises MeshError."""
+        body = await self.call_raw(method, envelope.encode_value(arg), timeout_s, target)
+        return typing.cast(T, envelope.decode_value(body, kind))
+
+    async def call_raw(
+        self,
+        method: str,
+        payload: bytes,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        target: str | None = None,
+    ) -> bytes:
+        """Return the reply as it came. Raises MeshError."""
+        return await self.bus.call_raw(method, payload, timeout_s, target)
+
+    def decode(self, schema: int, payload: bytes) -> object:
+        """Return the typed value of a payload; plain MessagePack for an unknown schema."""
+        kind = next((k for k, number in self.schemas.items() if number == schema), None)
+        return envelope.decode_value(payload, kind)
+
+    def spawn(self, coro: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run a task for the life of the node; what it raises ends the node."""
+        return self.bus.spawn(coro, name)
+
+    def every(self, period_s: float, func: Callable[[], Awaitable[None] | None]) -> None:
+        """Call *func* every *period_s* seconds."""
+        self.bus.every(period_s, func)
+
+    def subscribe(self, prefix: str, sink: RawSink) -> None:
+        """Hear *prefix* untyped: sink(payload, schema, meta)."""
+        self.bus.subscribe(prefix, sink)
+
+    def unsubscribe(self, prefix: str, sink: RawSink) -> None:
+        """Hear it no longer."""
+        self.bus.unsubscribe(prefix, sink)
+
+    def report(self, name: str, number: float) -> None:
+        """Put a figure into the heartbeat."""
+        self.bus.report(name, number)
+
+    # The seed's calls, untyped.
+
+    async def process_request(self, request_type: str, data: Any, source: str) -> Any:
+        """Answer a request that no typed handler serves. Raises NotFound unless overridden."""
+        raise NotFound(f"{self.node} does not serve {request_type} (asked by {source})")
+
+    async def on_event(self, event_type: str, data: Any, source: str) -> None:
+        """Hear an event that was subscribed to with :meth:`hear`."""
+
+    def hear(self, prefix: str) -> None:
+        """Let :meth:`on_event` hear *prefix*."""
+        bound = Bound(self.on_event, None, 3, is_async=True)
+
+        def sink(payload: bytes, schema: int, meta: EventMeta) -> None:
+            self.enqueue(bound, self.decode(schema, payload), meta)
+
+        self.subscribe(prefix, sink)
+
+    async def emit_event(self, event_type: str, data: Any) -> None:
+        """Publish plain data."""
+        self.emit(event_type, data)
+
+    async def request(self, target_id: str, request_type: str, data: Any) -> Any:
+        """Return the plain reply of *target_id*."""
+        return await self.call(request_type, data, typing.cast(type[Any], None), target=target_id)
+
+    def enqueue(self, bound: Bound, value: object, meta: EventMeta) -> bool:
+        """Queue an event for a coroutine; when full the oldest goes. Return False then."""
+        dropped = self.event_queue.full()
+        if dropped:
+            self.event_queue.get_nowait()
+            self.event_queue.task_done()
+        self.event_queue.put_nowait((bound, value, meta))
+        return not dropped
+
+    async def listen_events(self) -> None:
+        """Run the coroutine handlers one after the other, for ever."""
+        while True:
+            bound, value, meta = await self.event_queue.get()
+            try:
+                if bound.arguments == 3:
+                    await bound.call(meta.topic, value, meta.node)
+                else:
+                    await bound.call(*(value, meta)[: bound.arguments])
+            finally:
+                self.event_queue.task_done()

@@ -1,0 +1,61 @@
+"""Directory: the record files by which nodes of one host find each other without anybody.
+
+Never here: liveness; a file may outlive its node.
+"""
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from mesh.errors import ConfigError
+from mesh.protocol.control import Record
+from mesh.transport.sockets import IPC_PATH_MAX_BYTES
+
+
+class Directory:
+    """Records under <run>/<cluster>/nodes; sockets and locks lie beside them."""
+
+    def __init__(self, run: Path, cluster: str) -> None:
+        self.base = run / cluster
+        self._nodes = self.base / "nodes"
+        self._cache: dict[Path, tuple[int, Record]] = {}
+
+    def make(self) -> None:
+        """Make the directories, closed to others."""
+        self._nodes.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.base.chmod(0o700)
+
+    def endpoint(self, node: str, plane: str) -> str:
+        """Return the fixed ipc address of a node's plane. Raises ConfigError if too long."""
+        path = self.base / f"{node}.{plane}"
+        if len(os.fsencode(path)) > IPC_PATH_MAX_BYTES:
+            raise ConfigError(f"socket path too long: {path}; choose a shorter GENESIS_HOME")
+        return f"ipc://{path}"
+
+    def publish(self, record: Record) -> None:
+        """Write our record; readers see the old one or the new one, never a part."""
+        path = self._nodes / f"{record.node}.json"
+        fresh = path.with_suffix(".new")
+        fresh.write_bytes(msgspec.json.encode(record))
+        fresh.replace(path)
+
+    def withdraw(self, node: str) -> None:
+        """Remove our record."""
+        (self._nodes / f"{node}.json").unlink(missing_ok=True)
+
+    def records(self) -> dict[str, Record]:
+        """Return every record that can be read, by node; unreadable files are passed over."""
+        found: dict[Path, tuple[int, Record]] = {}
+        for path in self._nodes.glob("*.json"):
+            try:
+                stamp = path.stat().st_mtime_ns
+                cached = self._cache.get(path)
+                if cached is not None and cached[0] == stamp:
+                    found[path] = cached
+                else:
+                    found[path] = (stamp, msgspec.json.decode(path.read_bytes(), type=Record))
+            except (OSError, msgspec.DecodeError):
+                continue  # being replaced or not ours: the next scan sees
+        self._cache = found
+        return {record.node: record for _, record in found.values()}

@@ -1,0 +1,225 @@
+"""run(): from a component class to a living process and back to nothing.
+
+Lock, epoch, sockets, start, heartbeats, signals, drain, close, exit code. One TaskGroup
+owns every task of the process; a task that raises ends it, and supervisord starts the next.
+
+Never here: trading words, what handlers do.
+"""
+
+import argparse
+import asyncio
+import gc
+import random
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import uvloop
+
+from mesh.errors import AlreadyRunning, ConfigError, MeshError, StorageError
+from mesh.protocol import envelope, topics
+from mesh.protocol.control import Bye, ModeChange, Register
+from mesh.runtime.bus import Bus, Run
+from mesh.runtime.component import Component
+from mesh.runtime.directory import Directory
+from mesh.runtime.health import rss_bytes
+from mesh.runtime.identity import RunLock, check_name, next_epoch
+from mesh.runtime.logs import Logs
+from mesh.runtime.settings import (
+    LogSettings,
+    MeshSettings,
+    Paths,
+    convert,
+    load_paths,
+    load_toml,
+    make_private,
+    section_of,
+)
+from mesh.transport.sockets import Sockets
+
+EXIT_CRASHED: Final = 70
+EXIT_ALREADY_RUNNING: Final = 75
+EXIT_CONFIG: Final = 78
+SCAN_S: Final = 0.25
+PERFORMANCE_S: Final = 10.0
+COORDINATOR: Final = "coordinator"
+
+
+def run(section: str, component: Callable[[Any], Component], settings: type[Any]) -> int:
+    """Run a node until SIGTERM or SIGINT; return the exit code of the process.
+
+    0 stopped, 70 crashed, 75 already running, 78 configuration. argv: --node NAME.
+    """
+    parser = argparse.ArgumentParser(description=f"Run the {section} node of Genesis.")
+    parser.add_argument("--node", default=section, help="name of this node in the mesh")
+    node = parser.parse_args().node
+    try:
+        return _run(check_name(node), component, settings)
+    except ConfigError as error:
+        sys.stderr.write(f"genesis {node}: {error}\n")
+        return EXIT_CONFIG
+    except AlreadyRunning as error:
+        sys.stderr.write(f"genesis {node}: {error}\n")
+        return EXIT_ALREADY_RUNNING
+
+
+def _run(node: str, component: Callable[[Any], Component], settings: type[Any]) -> int:
+    paths = load_paths()
+    config = load_toml(paths)
+    mesh = convert(section_of(config, "mesh"), "mesh", MeshSettings)
+    logging = convert(section_of(config, "logs"), "logs", LogSettings)
+    own = convert(section_of(config, node), node, settings)
+    for path in (paths.home, paths.state, paths.logs):
+        path.mkdir(parents=True, exist_ok=True)
+    make_private(paths.run)
+    directory = Directory(paths.run, mesh.cluster)
+    directory.make()
+    lock = RunLock(directory.base / f"{node}.lock")
+    lock.acquire()
+    try:
+        epoch = next_epoch(paths.state / "epochs" / node)
+        log = Logs(
+            paths.logs,
+            node,
+            epoch,
+            level=logging.level,
+            rotate_bytes=logging.rotate_bytes,
+            kept=logging.kept,
+        )
+        process = Process(node, epoch, mesh, paths, log, directory)
+        return uvloop.run(process.live(component(own)))
+    finally:
+        lock.release()
+
+
+class Process:
+    """One run of one node on its event loop."""
+
+    def __init__(
+        self,
+        node: str,
+        epoch: int,
+        mesh: MeshSettings,
+        paths: Paths,
+        log: Logs,
+        directory: Directory,
+    ) -> None:
+        self._node, self._epoch, self._mesh = node, epoch, mesh
+        self._paths, self._log, self._directory = paths, log, directory
+        self._stop = asyncio.Event()
+
+    async def live(self, component: Component) -> int:
+        """Start, work until told to stop, drain; return the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        sockets = Sockets()
+        code = 0
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                bus = self._bus(component, sockets, tasks)
+                try:
+                    await self._work(component, bus)
+                finally:
+                    bus.cancel()
+                    bus.close()
+        except* ConfigError as group:
+            sys.stderr.write(f"genesis {self._node}: {_first(group)}\n")
+            self._log.error("configuration", why=str(_first(group)))
+            code = EXIT_CONFIG
+        except* StorageError as group:
+            self._log.failure("storage_failed", _first(group))
+            code = EXIT_CRASHED
+        except* Exception as group:  # noqa: BLE001  # whatever ends a node is logged once, here, with its trace
+            self._log.failure("crashed", _first(group))
+            code = EXIT_CRASHED
+        await loop.run_in_executor(None, sockets.close)
+        self._log.info("stopped", exit_code=code)
+        self._log.close()
+        return code
+
+    def _bus(self, component: Component, sockets: Sockets, tasks: asyncio.TaskGroup) -> Bus:
+        run = Run(self._node, self._epoch, self._mesh.cluster, self._paths, self._log)
+        bus = Bus(component, run, sockets, self._directory, tasks)
+        component.attach(bus)
+        return bus
+
+    async def _work(self, component: Component, bus: Bus) -> None:
+        bus.start()
+        bus.spawn(self._scan(bus), "scan")
+        bus.spawn(component.listen_events(), "listen_events")
+        await component.on_start()
+        bus.state = "ready"
+        bus.spawn(self._beat(bus), "heartbeat")
+        bus.spawn(self._register(bus), "register")
+        bus.spawn(self._measure(bus), "performance")
+        self._log.info("started", pid=bus.record.pid)
+        gc.collect()
+        gc.freeze()  # what lives since the start need not be looked at again
+        await self._stop.wait()
+        await self._drain(component, bus)
+
+    async def _drain(self, component: Component, bus: Bus) -> None:
+        bus.drain()
+        try:
+            async with asyncio.timeout(self._mesh.drain_s):
+                await component.on_stop()
+                if self._node != COORDINATOR:
+                    body = Bye(self._node, self._epoch)
+                    await component.call("mesh.bye", body, type(None), timeout_s=0.3)
+        except (TimeoutError, MeshError) as error:
+            self._log.info("drain_cut_short", why=repr(error))
+
+    async def _scan(self, bus: Bus) -> None:
+        while True:
+            bus.peers.scan()
+            await asyncio.sleep(SCAN_S)
+
+    async def _beat(self, bus: Bus) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            bus.emit(topics.HEARTBEAT, bus.heartbeat(), ts_recv=0)
+            pause = self._mesh.heartbeat_ms / 1000 * (0.9 + 0.2 * random.random())  # noqa: S311  # jitter
+            due = loop.time() + pause
+            await asyncio.sleep(pause)
+            bus.health.lag(loop.time() - due)
+
+    async def _register(self, bus: Bus) -> None:
+        """Tell the coordinator of us, again and again: it may be new, or have given us up."""
+        if self._node == COORDINATOR:
+            return
+        while True:
+            body = Register(bus.record, bus.mode.value, bus.mode_epoch)
+            try:
+                payload = envelope.encode_value(body)
+                reply = await bus.call_raw("mesh.register", payload, 1.0, COORDINATOR)
+                bus.learn_mode(envelope.decode_value(reply, ModeChange))
+            except MeshError as error:
+                self._log.debug("register", why=str(error))
+            await asyncio.sleep(self._mesh.register_ms / 1000 * (0.9 + 0.2 * random.random()))  # noqa: S311  # jitter
+
+    async def _measure(self, bus: Bus) -> None:
+        while True:
+            await asyncio.sleep(PERFORMANCE_S)
+            health = bus.health
+            self._log.performance(
+                events_in=health.events_in,
+                events_out=health.events_out,
+                latency_p50_us=health.latency_us(0.5),
+                latency_p99_us=health.latency_us(0.99),
+                latency_p999_us=health.latency_us(0.999),
+                lag_p99_us=health.lag_p99_us(),
+                inflight=health.inflight,
+                drops=health.drops,
+                rss_bytes=rss_bytes(),
+                **health.figures,
+            )
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    """Return the first single error of a group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

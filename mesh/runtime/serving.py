@@ -1,0 +1,97 @@
+"""Serving: a request becomes a handler's task and its outcome exactly one answer.
+
+Never here: sockets, what methods mean.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from mesh.errors import (
+    Draining,
+    Invalid,
+    LocalProtocolError,
+    MeshError,
+    NotFound,
+    Overloaded,
+    StorageError,
+)
+from mesh.protocol import envelope
+from mesh.runtime.component import REQUEST_TIMEOUT_S, Bound, Component, bind
+from mesh.runtime.health import Health
+from mesh.runtime.logs import Logs
+from mesh.transport.rpc import Call
+
+INFLIGHT_MAX: Final = 256
+
+
+class Serving:
+    """The methods of one node: those of its component and those every node has."""
+
+    def __init__(
+        self,
+        component: Component,
+        every_node: dict[str, Callable[..., Any]],
+        *,
+        log: Logs,
+        health: Health,
+        spawn: Callable[[Coroutine[Any, Any, None], str], object],
+    ) -> None:
+        self.draining = False
+        self._log, self._health, self._spawn = log, health, spawn
+        self._methods: dict[int, tuple[str, Bound, float]] = {}
+        for method, handler in every_node.items():
+            self._add(method, handler, REQUEST_TIMEOUT_S)
+        for name in dir(type(component)):
+            mark = getattr(getattr(type(component), name), "request_mark", None)
+            if mark is not None:
+                self._add(mark.method, getattr(component, name), mark.timeout_s)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the methods served, sorted."""
+        return tuple(sorted(name for name, _, _ in self._methods.values()))
+
+    def serve(self, call: Call) -> None:
+        """Start to answer *call*, or refuse it at once."""
+        found = self._methods.get(call.method)
+        if found is None:
+            call.fail(NotFound("this node does not serve this method"))
+        elif self.draining:
+            call.fail(Draining("the node is draining"))
+        elif self._health.inflight >= INFLIGHT_MAX:
+            call.fail(Overloaded(f"{INFLIGHT_MAX} requests are under way"))
+        else:
+            self._health.inflight += 1
+            self._spawn(self._answer(call, *found), f"answer {found[0]}")
+
+    async def _answer(self, call: Call, method: str, bound: Bound, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(min(timeout_s, call.budget_s)):
+                call.reply(envelope.encode_value(await self._run(bound, call)))
+        except StorageError:
+            raise  # the disk failed: the node ends and recovers from what is on it
+        except MeshError as error:
+            call.fail(error)
+        except TimeoutError:
+            call.fail(MeshError(f"{method} took longer than the deadline"))
+        except Exception as error:  # noqa: BLE001  # a handler's bug answers its caller; the node goes on
+            self._log.failure("handler_failed", error, method=method)
+            call.fail(MeshError(f"{method}: {type(error).__name__} in the handler"))
+        finally:
+            self._health.inflight -= 1
+
+    @staticmethod
+    async def _run(bound: Bound, call: Call) -> object:
+        try:
+            arg = envelope.decode_value(call.body, bound.kind)
+        except MeshError as error:
+            raise Invalid(str(error)) from None
+        result = bound.call(*(arg, call.caller.node)[: bound.arguments])
+        return await result if bound.is_async else result
+
+    def _add(self, method: str, handler: Callable[..., Any], timeout_s: float) -> None:
+        number = envelope.method_id(method)
+        if number in self._methods:
+            raise LocalProtocolError(f"{method} collides with {self._methods[number][0]}")
+        self._methods[number] = (method, bind(handler), timeout_s)

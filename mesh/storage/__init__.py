@@ -1,0 +1,4 @@
+"""What survives a kill: journals and checkpoints.
+
+Never here: code.
+"""

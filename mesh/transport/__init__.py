@@ -1,0 +1,4 @@
+"""The only home of zmq: sockets and what moves on them.
+
+Never here: code.
+"""

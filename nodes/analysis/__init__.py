@@ -1,0 +1,4 @@
+"""Closed bars and technical indicators from public trades.
+
+Never here: code, money decisions.
+"""

@@ -1,0 +1,4 @@
+"""Where raw frames come from: a live venue, a capture, a seeded generator.
+
+Never here: parsing.
+"""

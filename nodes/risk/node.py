@@ -1,0 +1,131 @@
+"""The risk node: the gatekeeper's ears and mouth.
+
+Its view is rebuilt at every start from the whole order stream; until execution has told its
+open orders, everything is denied.
+
+Never here: checks.
+"""
+
+import asyncio
+
+from mesh import errors
+from mesh.protocol.control import DURABLE, LASTVALUE
+from mesh.runtime.component import Component, EventMeta, event, request
+from nodes.domain.accounts import Position
+from nodes.domain.decisions import ApprovedIntent, Limits, RiskDecision
+from nodes.domain.instruments import Instrument
+from nodes.domain.market import Quote
+from nodes.domain.orders import Order, OrderEvent, OrderIntent
+from nodes.domain.schemas import SCHEMAS
+from nodes.risk.gatekeeper import Gatekeeper
+from nodes.risk.settings import RiskSettings
+
+ASK_AGAIN_S = 0.5
+SETTLE_S = 5.0  # longer than an approval lives in execution
+
+
+class RiskNode(Component):
+    """Approve or deny; hand what is approved to execution."""
+
+    says = {  # noqa: RUF012  # read by the runner, never changed
+        "risk.decision.": DURABLE,
+        "risk.limits": LASTVALUE,
+    }
+    schemas = SCHEMAS
+
+    def __init__(self, settings: RiskSettings) -> None:
+        super().__init__(settings)
+        self.params = settings
+        self.gatekeeper = Gatekeeper(settings.limits())
+
+    def applied_offset(self, node: str, log_id: str) -> int:
+        """Return 0: the whole order stream makes the view, at every start."""
+        return 0
+
+    async def on_start(self) -> None:
+        """Begin to learn; deny until enough is known."""
+        self.emit("risk.limits", self.gatekeeper.limits)
+        self.spawn(self._learn_books(), "learn books")
+
+    @event("md.quote.")
+    def on_quote(self, quote: Quote, meta: EventMeta) -> None:
+        """Note the price and when it came."""
+        self.gatekeeper.handle(quote, self.monotonic_s())
+
+    @event("md.instrument.")
+    def on_instrument(self, instrument: Instrument, meta: EventMeta) -> None:
+        """Note grid and status."""
+        self.gatekeeper.handle(instrument, self.monotonic_s())
+
+    @event("acct.position.")
+    def on_position(self, position: Position, meta: EventMeta) -> None:
+        """Note what execution holds."""
+        self.gatekeeper.handle(position, self.monotonic_s())
+
+    @event("order.", durable=True)
+    async def on_order(self, told: OrderEvent, meta: EventMeta) -> None:
+        """Note what became of an order."""
+        self.gatekeeper.handle(told, self.monotonic_s())
+
+    @request("risk.submit", timeout_s=5.0)
+    async def submit(self, intent: OrderIntent, caller: str) -> RiskDecision:
+        """Return the verdict; an approved intent is with execution, or perhaps on its way.
+
+        Raises what execution says when it surely did not take the order.
+        """
+        self.gatekeeper.mode, self.gatekeeper.mode_epoch = self.mode, self.mode_epoch
+        ts = self.now_ns()
+        decision = self.gatekeeper.decide(intent, self.monotonic_s(), ts)
+        if decision.ts_decided == ts:  # an older one is on disk, or about to be
+            await self.commit((f"risk.decision.{intent.strategy}", decision))
+        if decision.approved:
+            await self._hand_over(ApprovedIntent(intent, decision))
+        return decision
+
+    @request("risk.limits", timeout_s=1.0)
+    def limits(self, _: None) -> Limits:
+        """Return the limits in force."""
+        return self.gatekeeper.limits
+
+    async def _hand_over(self, approved: ApprovedIntent) -> None:
+        coid = approved.intent.client_order_id
+        timeout_s = self.params.submit_timeout_s
+        try:
+            order = await self.call("execution.submit", approved, Order, timeout_s=timeout_s)
+            self._note(order)
+        except errors.MeshError as error:
+            if error.executed == "no":
+                self.gatekeeper.release(coid)
+                raise
+            self.log.warning("submit_in_doubt", order=coid, error=str(error))
+            self.spawn(self._settle(coid), f"settle {coid}")
+
+    async def _settle(self, coid: str) -> None:
+        """Ask execution until it is certain whether the order exists."""
+        while coid in self.gatekeeper.flight:
+            await asyncio.sleep(SETTLE_S)
+            try:
+                self._note(await self.call("execution.order", coid, Order, timeout_s=1.0))
+            except errors.NotFound:
+                self.gatekeeper.release(coid)  # its approval has expired by now
+            except errors.MeshError:
+                continue  # no answer is no evidence
+
+    async def _learn_books(self) -> None:
+        while not self.gatekeeper.ready:
+            try:
+                orders = await self.call("execution.open_orders", None, list[Order], timeout_s=1.0)
+                held = await self.call("execution.holdings", None, list[Position], timeout_s=1.0)
+            except errors.MeshError:
+                await asyncio.sleep(ASK_AGAIN_S)
+                continue
+            for order in orders:
+                self._note(order)
+            for position in held:
+                self.gatekeeper.handle(position, self.monotonic_s())
+            self.gatekeeper.ready = True
+
+    def _note(self, order: Order) -> None:
+        """Learn an order told out of the stream, unless the stream was faster."""
+        if order.intent.client_order_id not in self.gatekeeper.orders:
+            self.gatekeeper.handle(OrderEvent("query", order), self.monotonic_s())

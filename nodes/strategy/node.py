@@ -1,0 +1,242 @@
+"""A strategy node on the mesh: feeds the host, sends its actions, saves its state.
+
+The checkpoint holds positions together with the offsets of the events that made them, and
+is on disk before an intent leaves.
+
+Never here: rules of a strategy, limits.
+"""
+
+import asyncio
+from functools import cached_property
+from typing import Any, ClassVar
+
+from mesh.errors import MeshError, Refused
+from mesh.protocol.control import LASTVALUE
+from mesh.runtime.component import Component, EventMeta, event, request
+from mesh.storage.checkpoint import Checkpointer
+from nodes.domain.accounts import Position
+from nodes.domain.decisions import RiskDecision
+from nodes.domain.market import Bar, Quote
+from nodes.domain.orders import Fill, Order, OrderEvent, OrderIntent
+from nodes.domain.plain import plain
+from nodes.domain.schemas import SCHEMAS
+from nodes.domain.strategies import StrategyStatus
+from nodes.strategy.host import Host, parse_bars
+from nodes.strategy.loader import load_strategy
+from nodes.strategy.sdk import BARS_MAX, Action, Submit
+from nodes.strategy.settings import StrategySettings
+
+RETRY_S = 0.1  # between tries of one intent; it keeps its client_order_id
+ABSENT_S = 1.0  # between tries to get past bars
+
+
+class StrategyNode(Component):
+    """Runs one strategy; strategy.ema is the instance that calls itself ema in orders."""
+
+    says: ClassVar = {"strat.": LASTVALUE}
+    schemas = SCHEMAS
+
+    def __init__(self, settings: StrategySettings) -> None:
+        super().__init__(settings)
+        self.wanted = settings
+        self.offsets: dict[str, tuple[str, int]] = {}  # node to log_id and offset applied
+        self.changed = False
+        self.published: StrategyStatus | None = None
+
+    @cached_property
+    def checkpointer(self) -> Checkpointer:
+        """Return the place of the checkpoint."""
+        return Checkpointer(self.node, self.paths.checkpoints)
+
+    @cached_property
+    def host(self) -> Host:
+        """Return the strategy as the last run left it."""
+        host = Host(
+            load_strategy(self.wanted.strategy),
+            name=self.node.partition(".")[2] or self.node,
+            epoch=self.epoch,
+            account=self.wanted.account,
+            params=self.wanted.params,
+        )
+        if saved := self.checkpointer.restore_checkpoint():
+            host.restore(saved)
+            self.offsets = {node: (log, at) for node, (log, at) in saved["offsets"].items()}
+        host.start(self.now_ns())
+        return host
+
+    async def on_start(self) -> None:
+        """Begin where the checkpoint ends; past bars come as soon as analysis is there."""
+        for client_order_id in self.host.unseen():
+            self.spawn(self.settle(client_order_id), f"settle {client_order_id}")
+        self.spawn(self.warm_up(), "warm up")
+        self.every(1.0, self.tick)
+        self.every(self.wanted.checkpoint_s, self.save_if_changed)
+        self.tick()
+
+    async def on_stop(self) -> None:
+        """Leave nothing to be replayed."""
+        self.save()
+
+    def applied_offset(self, node: str, log_id: str) -> int:
+        """Return where our orders and fills go on; bars are taken from the live end."""
+        if node.partition(".")[0] != "execution":
+            return super().applied_offset(node, log_id)
+        host = self.host  # has read the checkpoint
+        known, offset = self.offsets.get(node, (log_id, 0))
+        if known != log_id:
+            self.log.warning("execution_journal_is_new", node=node)
+            host.forget_orders()
+            offset = 0
+        self.offsets[node] = log_id, offset
+        return offset
+
+    @event("md.bar.", durable=True)
+    async def on_bar(self, bar: Bar, meta: EventMeta) -> None:
+        """Let the strategy see a closed bar."""
+        self.act(self.host.bar(bar, self.now_ns()))
+
+    @event("md.quote.")
+    def on_quote(self, quote: Quote, meta: EventMeta) -> None:
+        """Let the strategy see the best bid and ask."""
+        self.act(self.host.quote(quote, self.now_ns()))
+
+    @event("order.", durable=True)
+    async def on_order(self, change: OrderEvent, meta: EventMeta) -> None:
+        """Apply what happened to an order."""
+        if self.is_new(meta):
+            self.act(self.host.order(change, self.now_ns(), self.monotonic_s()))
+
+    @event("fill.", durable=True)
+    async def on_fill(self, fill: Fill, meta: EventMeta) -> None:
+        """Apply a fill."""
+        if self.is_new(meta):
+            self.act(self.host.fill(fill, self.now_ns(), self.monotonic_s()))
+
+    @event("acct.position.")
+    def on_position(self, position: Position, meta: EventMeta) -> None:
+        """Compare with what execution holds for us."""
+        self.host.report(position)
+
+    @request("strategy.pause", timeout_s=1.0)
+    def pause(self, arg: None, caller: str) -> dict[str, Any]:
+        """Stop sending intents; cancels and bookkeeping go on."""
+        return self.set_paused(paused=True)
+
+    @request("strategy.resume", timeout_s=1.0)
+    def resume(self, arg: None, caller: str) -> dict[str, Any]:
+        """Send intents again, after failures too."""
+        self.host.failures_in_row = 0
+        return self.set_paused(paused=False)
+
+    @request("strategy.status", timeout_s=1.0)
+    def current_status(self, arg: None, caller: str) -> dict[str, Any]:
+        """Return state, parameters and positions."""
+        status: dict[str, Any] = plain(self.host.status(self.now_ns()))
+        return status
+
+    def set_paused(self, *, paused: bool) -> dict[str, Any]:
+        """Pause or resume, durably; return the status."""
+        self.host.paused = paused
+        self.save()
+        return self.current_status(None, self.node)
+
+    def is_new(self, meta: EventMeta) -> bool:
+        """Say whether a durable event was not applied yet, and note it as applied."""
+        log_id, offset = self.offsets.get(meta.node, ("", 0))
+        if meta.offset <= offset:
+            return False
+        self.offsets[meta.node] = log_id, meta.offset
+        self.changed = True
+        return True
+
+    def act(self, actions: list[Action]) -> None:
+        """Save, then send."""
+        if not actions:
+            return
+        for action in actions:
+            if isinstance(action, Submit):
+                self.host.sent(action.intent.client_order_id)
+        self.save()
+        for action in actions:
+            if isinstance(action, Submit):
+                intent = action.intent
+                self.spawn(self.submit(intent), f"submit {intent.client_order_id}")
+            else:
+                self.spawn(self.cancel(action.client_order_id), f"cancel {action}")
+
+    async def submit(self, intent: OrderIntent) -> None:
+        """Send an intent until there is an answer; the same client_order_id makes it one."""
+        client_order_id = intent.client_order_id
+        give_up = self.monotonic_s() + self.wanted.resend_s
+        while True:
+            try:
+                decision = await self.call(
+                    "risk.submit", intent, RiskDecision, timeout_s=self.wanted.submit_timeout_s
+                )
+            except Refused as error:
+                self.host.drop(client_order_id, f"{error.code}: {error}")
+                return
+            except MeshError as error:
+                if self.monotonic_s() >= give_up:
+                    self.log.warning("intent_unanswered", order=client_order_id, why=str(error))
+                    await self.settle(client_order_id)
+                    return
+                await asyncio.sleep(RETRY_S)
+                continue
+            if not decision.approved:
+                self.host.drop(client_order_id, f"{decision.code}: {decision.detail}")
+            return
+
+    async def settle(self, client_order_id: str) -> None:
+        """Wait for execution to tell of an intent; drop it if it does not."""
+        await asyncio.sleep(self.wanted.settle_s)
+        if self.host.drop(client_order_id, "no answer, and execution does not know it"):
+            self.log.warning("intent_dropped", order=client_order_id)
+
+    async def cancel(self, client_order_id: str) -> None:
+        """Ask for an order to be taken back; its events tell how that ended."""
+        try:
+            await self.call("execution.cancel", client_order_id, Order, timeout_s=1.0)
+        except MeshError as error:
+            self.log.warning("cancel_failed", order=client_order_id, why=str(error))
+
+    async def warm_up(self) -> None:
+        """Fetch the past bars of every series, for as long as it takes."""
+        for instrument, interval in tuple(self.host.ctx.series):
+            query = {"instrument": instrument, "interval": interval, "limit": BARS_MAX}
+            while True:
+                try:
+                    items = await self.call(
+                        "analysis.history", query, list[dict[str, Any]], timeout_s=2.0
+                    )
+                except Refused:
+                    raise
+                except MeshError:
+                    await asyncio.sleep(ABSENT_S)
+                    continue
+                self.host.warm(parse_bars(items))
+                self.log.info("warm", instrument=instrument, interval=interval, bars=len(items))
+                break
+
+    def tick(self) -> None:
+        """Publish the status if it changed; compare positions."""
+        for instrument, (ours, theirs) in self.host.adopt(self.monotonic_s()).items():
+            self.changed = True
+            self.log.warning(
+                "position_adopted", instrument=instrument, ours=str(ours), theirs=str(theirs)
+            )
+        status = self.host.status(0)
+        if status != self.published:
+            self.published = status
+            self.emit(f"strat.{self.host.ctx.name}.status", self.host.status(self.now_ns()))
+
+    def save_if_changed(self) -> None:
+        """Save what events changed since the last time."""
+        if self.changed:
+            self.save()
+
+    def save(self) -> None:
+        """Write state, positions and offsets as one checkpoint."""
+        offsets = {node: list(at) for node, at in self.offsets.items()}
+        self.checkpointer.save_checkpoint({**self.host.snapshot(), "offsets": offsets})
+        self.changed = False

@@ -1,0 +1,24 @@
+"""What all tests share. Never here: a helper that one file alone uses."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+pytest_plugins = ["tests.fixtures_postgres"]
+
+# Same examples on every run and every machine; `--hypothesis-profile=explore` looks further.
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.register_profile("explore", max_examples=2_000, deadline=None)
+settings.load_profile("repeatable")
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Return the folder of recorded market data; skip where the checkout stands alone."""
+    path = ROOT.parent / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip("no recordings: ../shared/data is missing beside the checkout")
+    return path
