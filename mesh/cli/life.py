@@ -87,7 +87,7 @@ def settings(
     if speed is not None:
         chosen["GENESIS__MARKET_DATA__SPEED"] = str(speed)
     if safe_mode:
-        chosen["GENESIS__MODES__START"] = "safe"
+        chosen["GENESIS__COORDINATOR__START_MODE"] = "safe"
     return chosen
 
 

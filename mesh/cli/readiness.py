@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
-from mesh.cli.failures import ERROR, TIMEOUT, Failure
+from mesh.cli.failures import CONFIGURATION, ERROR, TIMEOUT, Failure
 from mesh.cli.supervision import Supervisor, default_nodes
-from mesh.clock import monotonic_s
+from mesh.clock import monotonic_s, wall_ns
 from mesh.errors import MeshError
 from mesh.runtime.client import Client
 
@@ -23,6 +23,8 @@ PERIOD_S = 0.2
 ASK_S = 1.0
 QUIET = ("RUNNING", "STARTING")
 NAMED_MAX = 3
+REFUSAL = "genesis {node}: "  # how a node begins the line of its ConfigError
+LOCKED = " already runs as pid "  # the same, but only for the moment
 TAIL_BYTES = 4_096
 
 
@@ -64,6 +66,7 @@ async def poll(
     ends: float,
 ) -> str:
     """Return what is missing at the end, nothing if all came up."""
+    began_ns = wall_ns()
     async with Client(supervisor.paths) as mesh:
         while True:
             if process.poll() is not None:
@@ -75,6 +78,8 @@ async def poll(
             except (MeshError, TimeoutError):
                 answer = None
             lacking = missing(answer, wanted, mode)
+            if lacking and (line := misconfigured(supervisor, began_ns)):
+                raise Failure(CONFIGURATION, line)
             tell(lacking)
             if not lacking or monotonic_s() > ends:
                 return lacking
@@ -91,6 +96,21 @@ def missing(answer: Any, wanted: list[str], mode: str) -> str:
         return ", ".join(away)
     now = str(answer["mode"]).upper()
     return "" if now == mode else f"the mode is {now}"
+
+
+def misconfigured(supervisor: Supervisor, since_ns: int) -> str:
+    """Return what a node that refuses its settings has said since; nothing if none does."""
+    try:
+        processes = supervisor.processes()
+    except Failure:  # supervisord is not listening yet
+        return ""
+    for name in (name for name, info in processes.items() if info["statename"] not in QUIET):
+        file = supervisor.paths.logs / f"{name}.out"
+        words = last_words(file)
+        ours = words.startswith(REFUSAL.format(node=name)) and LOCKED not in words
+        if ours and file.stat().st_mtime_ns >= since_ns:
+            return words.removeprefix("genesis ")
+    return ""
 
 
 def trouble(processes: dict[str, dict[str, Any]], logs: Path) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import click
 import msgspec
 
+PIPE_COLUMNS = 10_000
+
 as_json = click.option("--json", "json_", is_flag=True, help="Print one JSON document.")
 
 
@@ -32,18 +34,28 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     for row in body:
         drawn.add_row(*(Text(text) for text in row))
     console = Console(highlight=False)
-    # A file or a pipe gets whole lines, not the 80 columns of an assumed terminal.
-    console.print(drawn, width=None if console.is_terminal else 10_000, soft_wrap=False)
+    if not console.is_terminal:  # a file or a pipe gets whole lines, not an assumed 80 columns
+        console.width = PIPE_COLUMNS
+    console.print(drawn)
 
 
 def items(answer: dict[str, Any], json_: bool, columns: Sequence[str]) -> None:
-    """Print a page of items; columns that are given come first, the others stay out."""
+    """Print a page of items; a column `a.b` is field b of field a, headed b."""
     if json_:
         document(answer)
         return
-    table(columns, ([item.get(name) for name in columns] for item in answer["items"]))
+    headers = [column.rpartition(".")[2] for column in columns]
+    table(headers, ([field(item, name) for name in columns] for item in answer["items"]))
     if answer.get("next"):
         click.echo(f"more: --cursor {answer['next']}")
+
+
+def field(item: Any, path: str) -> object:
+    """Return what lies at a dotted *path*, None where there is nothing."""
+    for name in path.split("."):
+        item = item.get(name) if isinstance(item, dict) else None
+    found: object = item
+    return found
 
 
 def either(json_: bool, value: object, human: Callable[[], None]) -> None:

@@ -16,15 +16,21 @@ from mesh.cli.ask import ask
 MODES = ("normal", "safe", "emergency")
 PAGE_MAX = 1_000
 
-# method -> the columns people see; --json has every field
+# what execution answers for -> the columns people see; --json has every field
 LISTS: dict[str, tuple[str, ...]] = {
     "orders": (
-        *("client_order_id", "instrument", "side", "type", "quantity", "price"),
-        *("state", "filled", "average_price"),
+        *("intent.client_order_id", "intent.instrument", "intent.side", "intent.kind"),
+        *("intent.quantity", "intent.price", "state", "filled", "reason"),
     ),
-    "fills": ("fill_id", "client_order_id", "instrument", "side", "quantity", "price", "fee"),
-    "positions": ("account", "strategy", "instrument", "quantity", "average_price", "realized"),
-    "balances": ("account", "currency", "total", "available"),
+    "fills": (
+        *("fill_id", "client_order_id", "instrument", "side", "quantity", "price"),
+        *("fee", "fee_ccy"),
+    ),
+    "positions": (
+        *("account", "strategy", "instrument", "signed_quantity", "cost", "realized"),
+        "fees_quote",
+    ),
+    "balances": ("account", "ccy", "total", "locked"),
 }
 
 

@@ -225,8 +225,7 @@ class Bus:
         )
 
     def close(self) -> None:
-        """Withdraw the record and close everything. Closing twice is fine."""
-        self._directory.withdraw(self.node)
+        """Close everything. Closing twice is fine."""
         self.peers.close()
         self._responder.close()
         for publisher in self._planes.values():

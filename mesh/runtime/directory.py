@@ -5,12 +5,15 @@ Never here: liveness; a file may outlive its node.
 
 import os
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from mesh.errors import ConfigError
 from mesh.protocol.control import Record
 from mesh.transport.sockets import IPC_PATH_MAX_BYTES
+
+PLANES: Final = "edr"  # events, durable events, requests
 
 
 class Directory:
@@ -41,8 +44,10 @@ class Directory:
         fresh.replace(path)
 
     def withdraw(self, node: str) -> None:
-        """Remove our record."""
+        """Remove our record and our socket files; only the holder of the run lock may."""
         (self._nodes / f"{node}.json").unlink(missing_ok=True)
+        for plane in PLANES:
+            (self.base / f"{node}.{plane}").unlink(missing_ok=True)
 
     def records(self) -> dict[str, Record]:
         """Return every record that can be read, by node; unreadable files are passed over."""

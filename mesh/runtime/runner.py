@@ -135,6 +135,7 @@ class Process:
             self._log.failure("crashed", _first(group))
             code = EXIT_CRASHED
         await loop.run_in_executor(None, sockets.close)
+        self._directory.withdraw(self._node)
         self._log.info("stopped", exit_code=code)
         self._log.close()
         return code

@@ -55,7 +55,7 @@ class _Status:
             latency = node.get("latency_us") or {}
             for key, quantile in (("p50", "0.5"), ("p99", "0.99")):
                 if isinstance(value := latency.get(key), int | float):
-                    family.add_metric([str(node.get("node")), quantile], value * 1e-6)
+                    family.add_metric([str(node.get("node")), quantile], value / 1e6)
         return family
 
 

@@ -96,7 +96,7 @@ class ApiNode(Component):
         return None if quote is None else plain(quote)
 
     def _crashed(self, error: Exception) -> None:
-        self.log.error("request_crashed", why=repr(error))
+        self.log.failure("request_crashed", error)
 
     def _scope_of(self, token: str) -> Scope | None:
         """Look *token* up on disk, so that a new one works at once."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from mesh import errors
 from mesh.protocol.control import DURABLE, LASTVALUE
+from mesh.protocol.envelope import decode_event
 from mesh.protocol.mode import SystemMode
 from mesh.runtime.component import Component, EventMeta, event, request
 from nodes.domain.accounts import Balance, Position
@@ -65,10 +66,14 @@ class ExecutionNode(Component):
         self.opened = False
         self.swept_s = float("-inf")
 
+    def applied_offset(self, node: str, log_id: str) -> int:
+        """Return 0: a report from before the first connection is a report as well."""
+        return 0
+
     async def on_start(self) -> None:
         """Rebuild from the journal; doubt what was under way, ask about all that is open."""
-        for _, _, schema, payload in self.journal.read():
-            self.desk.apply(self.decode(schema, payload))
+        for _, _, schema, frame in self.journal.read():
+            self.desk.apply(self.decode(schema, decode_event(frame).payload))
         self.opened = bool(self.desk.ledger.refs)
         for order in self.desk.blotter.working():
             coid = order.intent.client_order_id
@@ -230,7 +235,7 @@ class ExecutionNode(Component):
         if taken.alarm:
             self.log.error(
                 "order_alarm", alarm=taken.alarm, order=evidence.client_order_id,
-                event=evidence.event,
+                evidence=evidence.event,
             )  # fmt: skip
         if taken.fill is not None:
             fill = taken.fill

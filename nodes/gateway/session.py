@@ -5,7 +5,7 @@
 Never here: sockets, what other clients want.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import count
@@ -124,7 +124,7 @@ class Session:
     _held: dict[str, Frame] = field(default_factory=dict)  # until the next flush
     _flushed: float = 0.0
     _progress: float = 0.0
-    _numbers: count[int] = field(default_factory=count)
+    _numbers: Iterator[int] = field(default_factory=count)
     _bucket: Bucket = field(init=False)
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ Never here: matching, money.
 import asyncio
 
 from mesh.protocol.control import DURABLE
+from mesh.protocol.envelope import decode_event
 from mesh.runtime.component import Component, EventMeta, event, request
 from nodes.domain.accounts import Balance
 from nodes.domain.instruments import Instrument
@@ -42,11 +43,15 @@ class PaperVenueNode(Component):
 
     async def on_start(self) -> None:
         """Rebuild the exchange from its facts; the very first start opens the account."""
-        for _, _, schema, payload in self.journal.read():
-            self.exchange.apply(self.decode(schema, payload))
+        for _, _, schema, frame in self.journal.read():
+            self.exchange.apply(self.decode(schema, decode_event(frame).payload))
         if not self.exchange.account.totals:
             self._record(self.exchange.open_account(self.params.balances))
         self.spawn(self._write(), "journal writer")
+
+    async def on_stop(self) -> None:
+        """Let the writer finish."""
+        await self._on_disk(())
 
     @request("venue.place", timeout_s=2.0)
     async def place(self, intent: OrderIntent) -> VenueReport:

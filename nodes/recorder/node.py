@@ -10,6 +10,7 @@ Never here: SQL.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
@@ -50,23 +51,26 @@ class RecorderNode(Component):
         self.wanted = settings
         self.batch = Batch(rows_max=settings.batch_rows_max, age_s=settings.batch_age_ms / 1_000)
         self.written: dict[Origin, int] = {}  # as the database has it
-        self.logs: dict[str, str] = {}  # node to the log_id it has now
         self.changed = asyncio.Event()  # something waits
         self.room = asyncio.Event()  # something was taken
         self.database = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
-        self.store: Store | None = None  # None: not open
+        self.store: Store | None = None  # None: away
+        self.writing = False  # a batch was taken and is not yet in the database
 
     async def on_start(self) -> None:
-        """Open the database if it is there, and go on without if not."""
+        """Open the database if it is there, and go on without if not.
+
+        Waiting here is on purpose: journals are taken up only after it is known from where.
+        """
         try:
-            await self.open_store()
+            self.take_over(*self.database.submit(self.connect).result())
         except StorageError as error:
             self.log.warning("database_away", why=str(error))
         self.spawn(self.write_batches(), "write batches")
 
     async def on_stop(self) -> None:
         """Write what waits, once; the rest is replayed by the next run."""
-        if self.store is not None and self.batch.offsets:
+        if self.store is not None and self.batch.offsets and not self.writing:
             rows, offsets = self.batch.take()
             try:
                 await self.in_thread(lambda: self.opened().write(rows, offsets))
@@ -78,7 +82,6 @@ class RecorderNode(Component):
 
     def applied_offset(self, node: str, log_id: str) -> int:
         """Return where the database stands; 0 while it is away, as twice is once."""
-        self.logs[node] = log_id
         return self.written.get((node, log_id), 0)
 
     @event("order.", durable=True)
@@ -126,7 +129,7 @@ class RecorderNode(Component):
         while self.batch.full:
             self.room.clear()
             await self.room.wait()
-        origin = meta.node, self.logs.get(meta.node, "")
+        origin = meta.node, meta.log_id
         rows = rows_of(value, node=origin[0], log_id=origin[1], offset=meta.offset)
         self.batch.add(rows, origin, meta.offset, self.monotonic_s())
         self.changed.set()
@@ -138,12 +141,16 @@ class RecorderNode(Component):
         while True:
             await self.changed.wait()
             due = self.batch.due_at() or 0.0
-            await asyncio.sleep(max(0.0, min(due - self.monotonic_s(), 1.0)))
+            await asyncio.sleep(max(0.0, due - self.monotonic_s()))
             self.changed.clear()
+            self.writing, began = True, self.monotonic_s()
             rows, offsets = self.batch.take()
             self.room.set()
-            await self.persist(lambda r=rows, o=offsets: self.write(r, o))  # type: ignore[misc]
-            self.report("rows_written", len(rows))
+            await self.persist(partial(self.write, rows, offsets))
+            self.writing = False
+            self.emit(
+                "rec.lag", {"rows": len(rows), "ms": round((self.monotonic_s() - began) * 1e3)}
+            )
 
     async def write(self, rows: list[Row], offsets: dict[Origin, int]) -> None:
         """Write one batch, over a new connection if the last one failed."""
@@ -152,7 +159,8 @@ class RecorderNode(Component):
         try:
             await self.in_thread(lambda: self.opened().write(rows, offsets))
         except StorageError:
-            self.store = None
+            store, self.store = self.opened(), None
+            await self.in_thread(store.close)
             raise
         self.written.update(offsets)
 
@@ -170,23 +178,25 @@ class RecorderNode(Component):
                 return
 
     async def open_store(self) -> None:
-        """Connect, migrate, and learn where the database stands."""
+        """Connect over the thread and learn where the database stands."""
+        self.take_over(*await self.in_thread(self.connect))
+
+    def take_over(self, store: Store, written: dict[Origin, int]) -> None:
+        """Use *store* from now on."""
+        self.store, self.written = store, written
+
+    def connect(self) -> tuple[Store, dict[Origin, int]]:
+        """Return an open, migrated database and where it stands; belongs to the thread."""
         url = self.wanted.database_url
         store: Store
         store = PostgresStore(url) if url else SqliteStore(self.paths.state / "recorder.sqlite3")
-        now_ns = self.now_ns()
-
-        def connect() -> dict[Origin, int]:
-            try:
-                store.open()
-                store.migrate(now_ns)
-                return store.offsets()
-            except BaseException:  # whatever it was goes on; only the connection must not stay
-                store.close()
-                raise
-
-        self.written = await self.in_thread(connect)
-        self.store = store
+        try:
+            store.open()
+            store.migrate(self.now_ns())
+            return store, store.offsets()
+        except BaseException:  # whatever it was goes on; only the connection must not stay
+            store.close()
+            raise
 
     def opened(self) -> Store:
         """Return the database. Raises StorageError while it is away."""

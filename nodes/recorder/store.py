@@ -112,7 +112,10 @@ TABLES: Final = {
 }
 _YES_NO: Final = frozenset({"approved", "empty", "gap"})
 _INSERT: Final = {name: table.insert for name, table in TABLES.items()}
-_MOVED: Final = "state venue_order_id filled notional reason ts_state log_id log_offset".split()
+_MOVED: Final = (
+    *("state", "venue_order_id", "filled", "notional", "reason", "ts_state"),
+    *("log_id", "log_offset"),
+)
 _ORDER: Final = (
     _INSERT["orders"].removesuffix("nothing")
     + "update set "
@@ -193,7 +196,8 @@ def page_query(what: str, limit: int, cursor: str | None) -> tuple[str, tuple[st
         raise Invalid(f"no history of {what!r}: there are {', '.join(TABLES)}")
     if not 1 <= limit <= PAGE_MAX:
         raise Invalid(f"a page has 1 to {PAGE_MAX} rows, not {limit}")
-    where, values = "", ()
+    where = ""
+    values: tuple[str | int, ...] = ()
     if cursor is not None:
         time, _, order = cursor.partition("~")
         if not (time.isascii() and time.isdigit() and len(time) < 20 and order):

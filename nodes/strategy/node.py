@@ -77,18 +77,12 @@ class StrategyNode(Component):
         """Leave nothing to be replayed."""
         self.save()
 
-    def applied_offset(self, node: str, log_id: str) -> int:
+    def applied_offset(self, node: str, log_id: str) -> int | None:
         """Return where our orders and fills go on; bars are taken from the live end."""
         if node.partition(".")[0] != "execution":
-            return super().applied_offset(node, log_id)
-        host = self.host  # has read the checkpoint
-        known, offset = self.offsets.get(node, (log_id, 0))
-        if known != log_id:
-            self.log.warning("execution_journal_is_new", node=node)
-            host.forget_orders()
-            offset = 0
-        self.offsets[node] = log_id, offset
-        return offset
+            return None
+        self.take_up(node, log_id)
+        return self.offsets[node][1]
 
     @event("md.bar.", durable=True)
     async def on_bar(self, bar: Bar, meta: EventMeta) -> None:
@@ -142,12 +136,21 @@ class StrategyNode(Component):
 
     def is_new(self, meta: EventMeta) -> bool:
         """Say whether a durable event was not applied yet, and note it as applied."""
-        log_id, offset = self.offsets.get(meta.node, ("", 0))
-        if meta.offset <= offset:
+        self.take_up(meta.node, meta.log_id)
+        if meta.offset <= self.offsets[meta.node][1]:
             return False
-        self.offsets[meta.node] = log_id, meta.offset
+        self.offsets[meta.node] = meta.log_id, meta.offset
         self.changed = True
         return True
+
+    def take_up(self, node: str, log_id: str) -> None:
+        """Begin a journal anew if it is not the one that positions were made from."""
+        host = self.host  # has read the checkpoint
+        known, _ = self.offsets.setdefault(node, (log_id, 0))
+        if known != log_id:
+            self.log.warning("execution_journal_is_new", node=node)
+            host.forget_orders()
+            self.offsets[node] = log_id, 0
 
     def act(self, actions: list[Action]) -> None:
         """Save, then send."""

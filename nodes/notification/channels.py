@@ -1,0 +1,80 @@
+"""Ways to a person: the log, and whatever apprise can reach by a URL.
+
+Never here: which alerts are worth it. URLs carry secrets and are never shown.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from mesh.errors import ConfigError
+from nodes.domain.decisions import Alert
+from nodes.notification.rules import CRITICAL, INFO, WARNING
+
+LOG: Final = "log"
+TIMEOUT_S: Final = 10.0
+_KINDS: Final = {INFO: "info", WARNING: "warning", CRITICAL: "failure"}
+
+
+class Channels:
+    """All configured ways; each is tried, none stops another.
+
+    A delivery that does not end keeps its thread: two are enough for one to hang.
+    """
+
+    def __init__(self, urls: tuple[str, ...], write: Callable[[Alert], None]) -> None:
+        """*write* puts an alert into the log; it serves the channel named "log"."""
+        self._urls = urls
+        self._write = write
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="notify")
+        self._targets: dict[str, Any] = {}  # name to an apprise object
+
+    async def open(self) -> None:
+        """Load the plug-ins, if any URL needs them. Raises ConfigError for a bad URL."""
+        if any(url != LOG for url in self._urls):  # 36 MiB and 0.3 s: only if wanted
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._load)
+
+    async def send(self, alert: Alert) -> tuple[list[str], list[str]]:
+        """Deliver to every channel; return the names that worked and those that did not.
+
+        Cancelling leaves deliveries under way to end by themselves.
+        """
+        sent: list[str] = []
+        failed: list[str] = []
+        if LOG in self._urls:
+            self._write(alert)
+            sent.append(LOG)
+        for name, target in self._targets.items():
+            (sent if await self._deliver(target, alert) else failed).append(name)
+        return sent, failed
+
+    def close(self) -> None:
+        """Take no more; what is under way may end."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _deliver(self, target: Any, alert: Alert) -> bool:
+        work = asyncio.get_running_loop().run_in_executor(
+            self._threads,
+            lambda: target.notify(
+                title=alert.title,
+                body=alert.body or alert.title,
+                notify_type=_KINDS[alert.severity],
+            ),
+        )
+        try:
+            return bool(await asyncio.wait_for(work, TIMEOUT_S))
+        except Exception:  # noqa: BLE001 # 170 plug-ins raise what they like; a failure is a failure
+            return False
+
+    def _load(self) -> None:
+        import apprise  # here: heavy, and not needed for the log alone
+
+        for number, url in enumerate(self._urls, 1):
+            if url == LOG:
+                continue
+            target = apprise.Apprise()
+            if not target.add(url):
+                scheme = url.partition("://")[0][:20]
+                raise ConfigError(f"channel {number} ({scheme}://…) is not a URL apprise knows")
+            self._targets[f"{number}:{url.partition('://')[0]}"] = target
