@@ -130,7 +130,7 @@ async def dashboard(state: State) -> dict[str, int]:
 async def ready(mesh: MeshHere) -> Response[dict[str, Any]]:
     """Say whether every node is UP, and which are not; 503 if not."""
     status = await _status(mesh)
-    states = {node["node"]: node["state"] for node in status["nodes"]}
+    states = {node["node"]: node["state"] for node in status["nodes"]} | status.get("missing", {})
     is_ready = bool(states) and all(state == "UP" for state in states.values())
     return Response(
         {"ready": is_ready, "mode": status["mode"], "nodes": states},

@@ -5,6 +5,7 @@ Never here: routes.
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -115,7 +116,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise ConfigError(
-            f"cannot listen on {host}:{port} for REST ({error.strerror or error}): "
-            "set API_PORT to a free port"
+            f"cannot listen on {host}:{port} for REST ({reason}): set API_PORT to a free port"
         ) from None

@@ -93,7 +93,7 @@ def step(order: Order, event: str, *, sent: bool = True, newer: bool = False) ->
     Raises InvalidTransition where only a bug of ours can lead.
     """
     cell = CELLS[order.state][event]
-    rule = cell.lstrip("".join(_STATES))
+    rule = cell[1:]
     if cell == "#" or (rule == "2" and sent):
         raise InvalidTransition(f"{order.intent.client_order_id}: {event} in {order.state}")
     if cell == "r":

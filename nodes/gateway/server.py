@@ -6,6 +6,7 @@ Never here: topic rules, what messages mean.
 import asyncio
 import contextlib
 import http
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -95,7 +96,7 @@ class GatewayServer:
         except OSError as error:
             raise ConfigError(
                 f"cannot listen on {settings.host}:{settings.port} for WebSocket clients "
-                f"({error.strerror or error}): set WS_PORT to a free port"
+                f"({_reason(error)}): set WS_PORT to a free port"
             ) from None
 
     async def stop(self) -> None:
@@ -223,3 +224,8 @@ class GatewayServer:
             else:
                 asyncio.get_running_loop().call_later(CLOSE_S, link.ended.set)
             link.woken.set()
+
+
+def _reason(error: OSError) -> str:
+    """Return the system's own words: asyncio puts a sentence of its own into strerror."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)

@@ -176,7 +176,8 @@ def migrations(folder: Traversable) -> list[Migration]:
 def statements(text: str) -> list[str]:
     """Return the statements of a migration; each ends with a semicolon at the end of a line."""
     lines = [line for line in text.splitlines() if not line.startswith("--")]
-    return [part.strip() for part in "\n".join(lines).split(";\n") if part.strip(" \n;")]
+    parts = "\n".join([*lines, ""]).split(";\n")
+    return [part.strip() for part in parts if part.strip()]
 
 
 def missing(known: Sequence[Migration], version: int) -> list[Migration]:

@@ -14,8 +14,8 @@ from math import isqrt
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from nodes.market_data.frame import Frame
 from nodes.market_data.dice import Dice
+from nodes.market_data.frame import Frame
 
 LEVELS: Final = 50  # of a side
 SCALE: Final = 1_000_000  # fair price: millionths of a tick

@@ -35,7 +35,7 @@ class Answers:
         self.asked: list[tuple[str, Any]] = []
         self.crashes: list[Exception] = []
         self.error: Exception | None = None
-        self.status = {"mode": "SAFE", "mode_epoch": 3, "term": 1, "nodes": [NODE]}
+        self.status: dict[str, Any] = {"mode": "SAFE", "mode_epoch": 3, "term": 1, "nodes": [NODE]}
 
     async def call(self, method: str, argument: Any) -> Any:
         self.asked.append((method, argument))
@@ -129,6 +129,15 @@ def test_ready_names_who_is_missing(client: TestClient[Any], answers: Answers) -
     answer = client.get("/ready", headers=SEE)
     assert answer.status_code == 503
     assert answer.json()["nodes"] == {"risk": "UP", "md": "DOWN"}
+
+
+def test_expected_node_that_never_came_is_not_ready(
+    client: TestClient[Any], answers: Answers
+) -> None:
+    answers.status["missing"] = {"recorder": "ABSENT"}
+    answer = client.get("/ready", headers=SEE)
+    assert answer.status_code == 503
+    assert answer.json()["nodes"] == {"risk": "UP", "recorder": "ABSENT"}
 
 
 def test_mode_is_read(client: TestClient[Any]) -> None:

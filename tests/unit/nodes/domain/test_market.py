@@ -53,7 +53,7 @@ def test_bars_hold_open_and_close_between_low_and_high() -> None:
             bar(low, high)
 
 
-@pytest.mark.parametrize("value", [quote(), trade(), bar("99", "102")], ids=lambda v: type(v))
+@pytest.mark.parametrize("value", [quote(), trade(), bar("99", "102")], ids=type)
 def test_values_survive_the_wire(value: object) -> None:
     wire = msgspec.msgpack.encode(value)
     assert msgspec.msgpack.decode(wire, type=type(value)) == value

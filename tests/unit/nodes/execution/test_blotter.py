@@ -76,7 +76,7 @@ def test_order_lives_from_record_to_filled() -> None:
     assert blotter.orders[COID].state is PARTIAL
     feed(blotter, "fill", fill=fill(2, "2"))
     order = blotter.orders[COID]
-    assert (order.state, order.filled, order.notional) == (FILLED, 3, 300)
+    assert (order.state, order.filled, order.notional) == (FILLED, Decimal(3), Decimal(300))
     assert blotter.working() == []
 
 
@@ -93,7 +93,7 @@ def test_late_fill_is_booked_and_flagged() -> None:
     decision = feed(blotter, "fill", fill=fill(1))
     assert decision.alarm == "LATE_FILL"
     order = blotter.orders[COID]
-    assert (order.state, order.filled, order.reason) == (CANCELED, 1, "LATE_FILL")
+    assert (order.state, order.filled, order.reason) == (CANCELED, Decimal(1), "LATE_FILL")
 
 
 def test_overfill_is_booked_and_flagged() -> None:

@@ -13,7 +13,8 @@ from nodes.execution.blotter import Evidence
 from nodes.execution.desk import TOMBSTONE_NS, Desk
 
 BTC = "BTC-USDT.BINANCE"
-FILL = Fill("paper", "P1-1", "c", "P1", "s", BTC, BUY, *[Decimal(1)] * 3, "USDT", "TAKER")
+ONE = Decimal(1)
+FILL = Fill("paper", "P1-1", "c", "P1", "s", BTC, BUY, ONE, ONE, ONE, "USDT", "TAKER")
 
 
 def intent(coid: str = "c", quantity: int = 3) -> OrderIntent:
@@ -54,8 +55,8 @@ def test_replay_gives_the_same_desk(desk: Desk) -> None:
         again.apply(record)
     assert again == desk
     assert [(b.ccy, b.total, b.locked) for b in again.balances()] == [
-        ("BTC", 1, 0),
-        ("USDT", 498, 200),
+        ("BTC", ONE, Decimal(0)),
+        ("USDT", Decimal(498), Decimal(200)),
     ]
 
 
@@ -75,8 +76,6 @@ def test_cancel_that_came_first_denies_the_order_for_a_while(desk: Desk) -> None
 def test_scene_counts_what_else_works_on_the_side(desk: Desk) -> None:
     desk.record(intent("a", 2), 1)
     desk.record(intent("b", 5), 1)
-    scene = desk.scene(
-        intent("b"), caller="risk", mode=SystemMode.SAFE, now=1, age_max_ns=1
-    )
-    assert (scene.held, scene.working) == (0, 2)
+    scene = desk.scene(intent("b"), caller="risk", mode=SystemMode.SAFE, now=1, age_max_ns=1)
+    assert (scene.held, scene.working) == (Decimal(0), Decimal(2))
     assert desk.positions() == []

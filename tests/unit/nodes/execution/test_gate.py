@@ -23,9 +23,7 @@ INTENT = OrderIntent(
     quantity=Decimal(2),
 )
 APPROVED = ApprovedIntent(INTENT, RiskDecision("s-1-1", "s", True, ts_decided=1_000))
-SCENE = Scene(
-    caller="risk", mode=SystemMode.NORMAL, now=1_500, age_max_ns=1_000, account="paper"
-)
+SCENE = Scene(caller="risk", mode=SystemMode.NORMAL, now=1_500, age_max_ns=1_000, account="paper")
 
 
 def code(approved: ApprovedIntent, scene: Scene) -> str:
@@ -47,7 +45,10 @@ def test_fresh_approval_of_risk_passes() -> None:
         (replace(SCENE, mode=SystemMode.SAFE), "MODE_BLOCKED"),
         (replace(SCENE, mode=SystemMode.EMERGENCY, held=Decimal(5)), "MODE_BLOCKED"),
         (replace(SCENE, mode=SystemMode.SAFE, held=Decimal(2)), ""),
-        (replace(SCENE, mode=SystemMode.SAFE, held=Decimal(3), working=Decimal(2)), "MODE_BLOCKED"),
+        (
+            replace(SCENE, mode=SystemMode.SAFE, held=Decimal(3), working=Decimal(2)),
+            "MODE_BLOCKED",
+        ),
     ],
 )
 def test_gate_names_what_closed_it(scene: Scene, expected: str) -> None:

@@ -7,6 +7,7 @@ from nodes.domain.market import BUY, SELL, Side
 from nodes.domain.orders import OPEN, Fill, Order, OrderIntent, OrderKind
 from nodes.execution.ledger import Ledger, after_fill, currencies, reserve
 
+D = Decimal
 BTC = "BTC-USDT.BINANCE"
 FLAT = Position("paper", "s", BTC)
 
@@ -35,17 +36,17 @@ def test_currencies_are_in_the_instrument_id() -> None:
 
 def test_selling_part_realizes_its_share_of_the_cost() -> None:
     position = after_fill(after_fill(FLAT, fill(BUY, "2", "100")), fill(SELL, "1", "110"))
-    assert (position.signed_quantity, position.cost, position.realized) == (1, 100, 10)
+    assert (position.signed_quantity, position.cost, position.realized) == (D(1), D(100), D(10))
 
 
 def test_fill_through_zero_closes_and_opens() -> None:
     position = after_fill(after_fill(FLAT, fill(BUY, "1", "100")), fill(SELL, "3", "90"))
-    assert (position.signed_quantity, position.cost, position.realized) == (-2, -180, -10)
+    assert (position.signed_quantity, position.cost, position.realized) == (D(-2), D(-180), D(-10))
 
 
 def test_short_gains_when_the_price_falls() -> None:
     position = after_fill(after_fill(FLAT, fill(SELL, "1", "100")), fill(BUY, "1", "90"))
-    assert (position.signed_quantity, position.cost, position.realized) == (0, 0, 10)
+    assert (position.signed_quantity, position.cost, position.realized) == (D(0), D(0), D(10))
 
 
 def test_at_flat_realized_is_the_cash_flow_exactly() -> None:
@@ -80,8 +81,8 @@ def test_working_orders_lock_what_they_need() -> None:
         intent = OrderIntent("c", "s", 1, "paper", BTC, side, OrderKind.LIMIT, quantity, price)
         return Order(intent, OPEN, filled=Decimal(1))
 
-    assert reserve(working(BUY)) == ("USDT", 20)
-    assert reserve(working(SELL)) == ("BTC", 2)
+    assert reserve(working(BUY)) == ("USDT", D(20))
+    assert reserve(working(SELL)) == ("BTC", D(2))
     ledger = Ledger(totals={("paper", "USDT"): Decimal(100), ("x", "USDT"): Decimal(1)})
     (balance,) = ledger.balances("paper", [working(BUY)])
-    assert (balance.total, balance.locked) == (100, 20)
+    assert (balance.total, balance.locked) == (D(100), D(20))

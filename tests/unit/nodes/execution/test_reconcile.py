@@ -14,6 +14,7 @@ BTC = "BTC-USDT.BINANCE"
 INTENT = OrderIntent("c", "s", 1, "paper", BTC, BUY, OrderKind.MARKET, Decimal(1))
 DOUBTED = Order(INTENT, UNKNOWN, doubt="SUBMIT")
 ZERO = Decimal(0)
+ONE = Decimal(1)
 
 
 def absent(server_ts: int) -> VenueOrder:
@@ -54,7 +55,7 @@ def test_missing_open_order_is_doubt_first() -> None:
     [("OPEN", "live"), ("CANCELED", "cok"), ("EXPIRED", "exp"), ("REJECTED", "ref")],
 )
 def test_fills_come_before_the_status(status: str, event: str) -> None:
-    fill = Fill("paper", "P1-1", "c", "P1", "s", BTC, BUY, *[Decimal(1)] * 3, "USDT", "TAKER")
+    fill = Fill("paper", "P1-1", "c", "P1", "s", BTC, BUY, ONE, ONE, ONE, "USDT", "TAKER")
     answer = VenueOrder(True, status, "P1", Decimal(1), S, (fill,))
     assert events(Inquiry("c", 0, S), DOUBTED, answer) == ["fill", event]
 

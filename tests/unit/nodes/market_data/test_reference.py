@@ -18,7 +18,8 @@ def test_symbols_split_at_the_longest_quote(symbol: str, base: str, quote: str) 
 
 
 @pytest.mark.parametrize(
-    "symbol", ["", "USDT", "BTCXYZ", "BTC/USDT", "../USDT", "ＢＴＣUSDT", "A" * 30 + "USDT"]
+    "symbol",
+    ["", "USDT", "BTCXYZ", "BTC/USDT", "../USDT", "\uff22USDT", "A" * 30 + "USDT"],
 )
 def test_unknown_spellings_are_refused(symbol: str) -> None:
     with pytest.raises(Invalid):

@@ -1,0 +1,88 @@
+"""Components on real sockets and real files, several in one process.
+
+Never here: fakes.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from mesh.runtime.bus import Bus, Run
+from mesh.runtime.component import Component
+from mesh.runtime.directory import Directory
+from mesh.runtime.identity import next_epoch
+from mesh.runtime.logs import Logs
+from mesh.runtime.settings import Paths, make_private
+from mesh.transport.sockets import Sockets
+
+
+class LocalMesh:
+    """Start and stop components as the runner does, without their own processes."""
+
+    def __init__(self, home: Path, tasks: asyncio.TaskGroup) -> None:
+        self.paths = Paths(
+            home, home / "state", home / "logs", home / "run", home / "checkpoints", home
+        )
+        self.paths.state.mkdir(parents=True)
+        make_private(self.paths.run)
+        self.directory = Directory(self.paths.run, "test")
+        self.directory.make()
+        self.running: dict[str, tuple[Bus, Sockets, Logs]] = {}
+        self._tasks = tasks
+
+    async def start(self, node: str, component: Component) -> Bus:
+        """Start *component* as *node*, with an epoch above its last run's."""
+        epoch = next_epoch(self.paths.state / "epochs" / node)
+        log = Logs(self.paths.logs, node, epoch, level="DEBUG", rotate_bytes=1 << 26, kept=2)
+        sockets = Sockets()
+        run = Run(node, epoch, "test", self.paths, log)
+        bus = Bus(component, run, sockets, self.directory, self._tasks)
+        component.attach(bus)
+        self.running[node] = (bus, sockets, log)
+        bus.start()
+        bus.spawn(self._scan(bus), "scan")
+        bus.spawn(component.listen_events(), "listen")
+        await component.on_start()
+        return bus
+
+    def crash(self, node: str) -> None:
+        """End *node* without a word: its record stays."""
+        bus, sockets, log = self.running.pop(node)
+        bus.cancel()
+        bus.close()
+        sockets.close()
+        log.close()
+
+    def stop(self, node: str) -> None:
+        """End *node* on purpose."""
+        self.crash(node)
+        self.directory.withdraw(node)
+
+    @staticmethod
+    async def _scan(bus: Bus) -> None:
+        while True:
+            bus.peers.scan()
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def mesh(tmp_path: Path) -> AsyncIterator[LocalMesh]:
+    async with asyncio.TaskGroup() as tasks:
+        local = LocalMesh(tmp_path, tasks)
+        yield local
+        for node in list(local.running):
+            local.stop(node)
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+    """Return once *condition* holds. Raises TimeoutError after *timeout_s*."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.005)  # the poll of a deadline, not a hope
+
+
+@pytest.fixture
+def eventually() -> Callable[..., object]:
+    return until
