@@ -1,11 +1,13 @@
 """Envelope: golden frames stay what they are, and no bytes crash the decoder."""
 
+import contextlib
+
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.errors import LocalProtocolError, MeshError, RemoteProtocolError
+from mesh.errors import LocalProtocolError, RemoteProtocolError
 from mesh.protocol import envelope
 from mesh.protocol.envelope import ERR, REQ, Event, Rpc
 
@@ -74,10 +76,8 @@ def test_faulty_event_frames_are_rejected(frame: bytes) -> None:
 def test_no_bytes_crash_a_decoder(noise: bytes, cut: int) -> None:
     for decode in (envelope.decode_event, envelope.decode_rpc, envelope.decode_value):
         for frame in (noise, GOLDEN[:cut] + noise):
-            try:
-                decode(frame)
-            except MeshError as error:
-                assert isinstance(error, RemoteProtocolError)
+            with contextlib.suppress(RemoteProtocolError):
+                assert decode(frame) is not NotImplemented  # anything else would raise here
 
 
 def test_deeply_nested_payload_is_a_reject() -> None:

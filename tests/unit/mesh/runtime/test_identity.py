@@ -1,0 +1,48 @@
+"""Identity: one process holds the lock; epochs only grow, also over lost files."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mesh.errors import AlreadyRunning, Invalid
+from mesh.runtime.identity import RunLock, check_name, next_epoch
+
+
+def test_second_process_is_refused_and_told_the_pid(tmp_path: Path) -> None:
+    program = (
+        "import sys, pathlib\nfrom mesh.runtime.identity import RunLock\n"
+        "RunLock(pathlib.Path(sys.argv[1])).acquire()\nprint('held', flush=True)\ninput()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "risk.lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    lock = RunLock(tmp_path / "risk.lock")
+    with pytest.raises(AlreadyRunning, match=str(holder.pid)):
+        lock.acquire()
+    holder.kill()
+    holder.communicate()
+    lock.acquire()  # the kernel freed it
+    lock.release()
+    assert not (tmp_path / "risk.lock").exists()
+
+
+def test_epochs_grow_also_when_the_clock_went_back(tmp_path: Path) -> None:
+    path = tmp_path / "risk"
+    first = next_epoch(path)
+    path.write_text(str(first + 10**9))  # as if the clock had been far ahead
+    assert next_epoch(path) == first + 10**9 + 1
+    path.write_text("garbage")
+    assert next_epoch(path) >= first
+
+
+@pytest.mark.parametrize("name", ["", "A", "a/b", ".a", "x" * 49])
+def test_bad_names_are_refused(name: str) -> None:
+    with pytest.raises(Invalid):
+        check_name(name)
