@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from mesh.clock import monotonic_s
 from mesh.errors import BreakerOpen, MeshError, Refused
@@ -37,7 +37,13 @@ class CircuitBreaker:
         """Return CLOSED, OPEN or HALF_OPEN."""
         return self._breaker.state.name
 
-    async def execute(self, func: Callable[..., Awaitable[T] | T], *args: Any, **kwargs: Any) -> T:
+    @overload
+    async def execute(self, func: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T: ...
+
+    @overload
+    async def execute(self, func: Callable[..., T], *args: Any, **kwargs: Any) -> T: ...
+
+    async def execute(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return what *func* (plain or coroutine) returns, or raise what it raises.
 
         Raises BreakerOpen without calling while the breaker refuses. A refusal by the callee
@@ -48,8 +54,8 @@ class CircuitBreaker:
             raise BreakerOpen(self.name, max(0.0, self._breaker.until - monotonic_s()))
         try:
             result = func(*args, **kwargs)
-            value: T = await result if inspect.isawaitable(result) else result
-        except Exception as error:
+            value = await result if inspect.isawaitable(result) else result
+        except Exception as error:  # counted and raised again
             # Whatever the callee raises is a failure to count, except an answer that says no.
             self._breaker.record(permit, succeeded=isinstance(error, Refused), now=monotonic_s())
             raise
@@ -60,13 +66,33 @@ class CircuitBreaker:
         return value
 
 
+@overload
 async def retry_with_backoff(
-    func: Callable[[], Awaitable[T] | T],
+    func: Callable[[], Awaitable[T]],
     max_retries: int = 3,
     base_delay: float = 0.1,
     *,
     dice: Callable[[], float] = random.random,
-) -> T:
+) -> T: ...
+
+
+@overload
+async def retry_with_backoff(
+    func: Callable[[], T],
+    max_retries: int = 3,
+    base_delay: float = 0.1,
+    *,
+    dice: Callable[[], float] = random.random,
+) -> T: ...
+
+
+async def retry_with_backoff(
+    func: Callable[[], Any],
+    max_retries: int = 3,
+    base_delay: float = 0.1,
+    *,
+    dice: Callable[[], float] = random.random,
+) -> Any:
     """Return what *func* returns, after at most *max_retries* further tries.
 
     Waits with full jitter, doubling from *base_delay* seconds up to 5 s. Never repeats a
@@ -78,7 +104,7 @@ async def retry_with_backoff(
         try:
             result = func()
             return await result if inspect.isawaitable(result) else result
-        except Exception as error:
+        except Exception as error:  # judged and raised again
             # Any failure of the callee may be repeated, except those named below.
             final = isinstance(error, Refused) or (
                 isinstance(error, MeshError) and error.executed == "unknown"

@@ -11,6 +11,7 @@ import msgspec
 
 from mesh.errors import Invalid
 from mesh.protocol.control import DURABLE, LASTVALUE
+from mesh.protocol.envelope import decode_event
 from mesh.runtime.component import Component, EventMeta, event, request
 from nodes.analysis.bars import Bars
 from nodes.analysis.indicators import Indicator
@@ -51,13 +52,13 @@ class AnalysisNode(Component):
     async def on_start(self) -> None:
         """Take up where the journal ends."""
         newest: dict[str, deque[tuple[int, bytes]]] = {}
-        for _, topic, schema, payload in self.journal.read():
+        for _, topic, schema, frame in self.journal.read():
             if topic.startswith("md.bar."):
                 kept = newest.setdefault(topic, deque(maxlen=self.wanted.history_bars))
-                kept.append((schema, payload))
+                kept.append((schema, frame))
         for kept in newest.values():
-            for schema, payload in kept:
-                bar = self.decode(schema, payload)
+            for schema, frame in kept:
+                bar = self.decode(schema, decode_event(frame).payload)
                 assert isinstance(bar, Bar)
                 self.bars.restore(bar)
                 self.publish_indicators(bar)

@@ -345,7 +345,8 @@ def _file(path: Path, kind: str) -> Any:
 
 
 def _headers(settings: ApiSettings) -> dict[str, str]:
-    gateways = " ".join(f"ws://{host}:{settings.ws_port}" for host in settings.hosts)
+    names = [host for host in settings.hosts if not host.startswith("[")]  # CSP has no IPv6
+    gateways = " ".join(f"ws://{name}:{settings.ws_port}" for name in names)
     return {
         "Cache-Control": "no-store",
         "Content-Security-Policy": (

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from nodes.domain.accounts import Balance
 from nodes.domain.instruments import Instrument
 from nodes.domain.market import BUY, Side
-from nodes.domain.numbers import EXACT, ZERO, add, floor_to, mul
+from nodes.domain.numbers import EXACT, ZERO, add, bounded, floor_to, mul
 from nodes.domain.orders import Fill
 
 Reserve: TypeAlias = tuple[str, Decimal]  # currency and amount
@@ -25,7 +25,7 @@ sub = EXACT.subtract
 def fee_of(notional: Decimal, rate: Decimal) -> Decimal:
     """Return the fee in quote; never above the exact one, so that reserves suffice."""
     fee = mul(notional, rate)
-    return floor_to(fee, _FINEST) if fee > 0 else fee
+    return bounded(floor_to(fee, _FINEST)) if fee > 0 else fee
 
 
 def reserve_of(instrument: Instrument, side: Side, quantity: Decimal, price: Decimal) -> Reserve:
@@ -66,7 +66,7 @@ class Account:
     def balances(self) -> list[Balance]:
         """Return every balance, by currency."""
         return [
-            Balance(self.name, ccy, total, floor_to(self._locked(ccy), _FINEST))
+            Balance(self.name, ccy, total, bounded(floor_to(self._locked(ccy), _FINEST)))
             for ccy, total in sorted(self.totals.items())
         ]
 

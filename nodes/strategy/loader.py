@@ -21,9 +21,7 @@ def load_strategy(where: str) -> type[Strategy]:
         module = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
     except ConfigError:
         raise
-    except (
-        Exception
-    ) as error:  # a strategy's module is foreign code: its import may raise anything
+    except Exception as error:  # a strategy's module is foreign code: it may raise anything
         raise ConfigError(
             f"strategy {where!r} cannot be loaded: {type(error).__name__}: {error}"
         ) from error

@@ -31,7 +31,7 @@ from nodes.market_data.sources.synthetic import Synthetic
 CAPTURE = Path(__file__).parents[2] / "../shared/data/binance_spot_raw/btcusdt_20240808.gz"
 INSTRUMENT = "BTC-USDT.BINANCE"
 MESSAGES = 3_000
-ASKED_BY = 300  # messages into a connection, the client must have asked for a snapshot
+LIVE_BY = 300  # messages into a connection the client's book must be live
 
 
 def frames_of(source: str) -> list[Frame]:
@@ -53,7 +53,7 @@ class Venue:
         self.paths: list[str] = []
         self.refused = 0
         self._parts = [frames[: MESSAGES // 2], frames[MESSAGES // 2 :]]
-        self._asked = asyncio.Event()
+        self.heard = asyncio.Event()  # the client's book is live
 
     @property
     def last_id(self) -> int:
@@ -64,10 +64,9 @@ class Venue:
         return not self._parts
 
     async def on_connection(self, socket: ServerConnection) -> None:
-        self._asked.clear()
         for number, frame in enumerate(self._parts[0]):
-            if number == ASKED_BY:
-                await self._asked.wait()
+            if number == LIVE_BY:
+                await self.heard.wait()
             self.market.step(frame)
             if b'"stream"' in frame.raw:
                 await socket.send(frame.raw.decode())
@@ -80,10 +79,9 @@ class Venue:
         if request.path.startswith("/stream"):
             return None
         book = self.market.books.get(INSTRUMENT)
-        if book is None or book.state is not LIVE:
-            self.refused += 1
+        if not self.refused or book is None or book.state is not LIVE:
+            self.refused += 1  # the first request always
             return socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, "no book yet\n")
-        self._asked.set()
         top = book.top(5_000)
         body = {"lastUpdateId": top.update_id, "bids": top.bids, "asks": top.asks}
         return socket.respond(HTTPStatus.OK, msgspec.json.encode(body, enc_hook=str).decode())
@@ -150,14 +148,14 @@ class Client:
         for symbol in self.feed.wanted():
             self._streams.want_snapshot(symbol)
         book = self.feed.normalizer.books.get(INSTRUMENT)
-        if self._venue.played and book is not None and book.state is LIVE:
-            self._finish_if(book.last_id == self._venue.last_id)
-
-    def _finish_if(self, done: bool) -> None:
-        if done:
+        if book is None or book.state is not LIVE:
+            return
+        self._venue.heard.set()
+        if self._venue.played and book.last_id == self._venue.last_id:
             self.caught_up.set()
 
     def _on_lost(self, reason: str) -> None:
+        self._venue.heard.clear()
         self.told += self.feed.lose(reason, 1)
 
 
@@ -186,7 +184,7 @@ async def test_live_source_survives_a_lost_connection_and_ends_with_the_venues_b
     live, down = (FeedState.LIVE, ""), (FeedState.DOWN, "CLOSED")
     assert client.statuses("trade") == [live, down, live]
     assert [s for s in client.statuses("book") if s in (live, down)] == [live, down, live]
-    assert venue.refused > 0  # the venue's book was not there yet: it was asked again
+    assert venue.refused > 0  # and was asked again
     assert [path for path in venue.paths if path.startswith("/stream")] == [
         "/stream?streams=btcusdt@trade/btcusdt@bookTicker/btcusdt@depth@100ms"
     ] * 2

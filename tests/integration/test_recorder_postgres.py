@@ -24,14 +24,15 @@ class TestPostgres(RecorderContract):
     @pytest.fixture
     def store(self, postgres_url: str) -> Iterator[Store]:
         name = f"recorder_{uuid4().hex[:12]}"
-        create = sql.SQL("create database {}").format(sql.Identifier(name))
         with psycopg.connect(postgres_url, autocommit=True) as server:
-            server.execute(create)
+            server.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
         made = PostgresStore(postgres_url.rpartition("/")[0] + f"/{name}")
         made.open()
         assert made.migrate(1) == 1
         yield made
         made.close()
+        with psycopg.connect(postgres_url, autocommit=True) as server:
+            server.execute(sql.SQL("drop database {}").format(sql.Identifier(name)))
 
     def test_a_lost_connection_is_a_storage_error_and_opening_heals_it(
         self, store: Store, postgres_url: str

@@ -20,7 +20,6 @@ const answers = new Map(); // request id -> {resolve, reject}
 let socket = null;
 let wishes = 0;
 let failures = 0;
-let shown = "";
 let dirty = true;
 
 // The token comes in the fragment, which no server and no log sees, and leaves the address bar.
@@ -183,10 +182,19 @@ function showStatus(status) {
     $(key).textContent = worst ? `${whole(worst)} µs` : "–";
   }
   rows("nodes", nodes.map((node) => [
-    `● ${node.node}`, [node.state, node.state], whole(node.heartbeat_age_ms),
+    named(node), [node.state, node.state], whole(node.heartbeat_age_ms),
     short(node.events_in_s), short(node.events_out_s), whole(node.latency_us?.p99),
     short(node.rss_mb), node.restarts,
   ]));
+}
+
+function named(node) {
+  const name = document.createElement("span");
+  const dot = document.createElement("span");
+  dot.textContent = "● ";
+  dot.className = node.state;
+  name.append(dot, node.node);
+  return name;
 }
 
 function showMode(mode) {
@@ -241,10 +249,8 @@ function showPrice() {
       $("instruments").append(new Option(name, name));
     }
   }
-  shown = $("instruments").value;
-  const line = prices.get(shown);
+  const line = prices.get($("instruments").value);
   if (!line) return;
-  $("instrument").textContent = "Price";
   $("quote").textContent = `${line.quote.bid} / ${line.quote.ask}`;
   spark($("chart"), line);
 }
@@ -276,6 +282,11 @@ function spark(canvas, line) {
   pen.strokeStyle = "#5aa2f0";
   pen.lineWidth = 1.5;
   pen.stroke();
+  const last = line[line.length - 1];
+  pen.fillStyle = "#5aa2f0";
+  pen.fillRect(right + 2, y(last) - 9, 80, 18);
+  pen.fillStyle = "#0b0d14";
+  pen.fillText(last.toFixed(2), right + 8, y(last) + 4);
 }
 
 function state(text, isDown) {

@@ -7,6 +7,7 @@ import asyncio
 import random
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from typing import Final
 
 from websockets.asyncio.client import connect
@@ -33,12 +34,12 @@ class BinanceStreams:
         self._settings = settings
         self._lost = lost
         self._backoff = BackoffPolicy(settings.backoff_first_s, settings.backoff_most_s)
-        self._wanted: set[str] = set()
+        self._wanted: dict[str, None] = {}  # a queue without repetition
         self._anything_wanted = asyncio.Event()
 
     def want_snapshot(self, symbol: str) -> None:
         """Ask for the book of *symbol* by REST, soon; asking again changes nothing."""
-        self._wanted.add(symbol)
+        self._wanted.setdefault(symbol)
         self._anything_wanted.set()
 
     async def run(self, sink: Sink) -> None:
@@ -71,19 +72,23 @@ class BinanceStreams:
         retry = 0
         while True:
             await self._anything_wanted.wait()
-            symbol = min(self._wanted)
-            self._wanted.discard(symbol)
-            if not self._wanted:
-                self._anything_wanted.clear()
+            symbol = next(iter(self._wanted))
             try:
                 answer = await asyncio.to_thread(self._fetch, symbol)
-            except OSError:  # refused, timed out, 4xx, 5xx: the feed asks again
+            except (OSError, HTTPException):  # refused, timed out, 4xx, 5xx, cut off: again
                 retry += 1
+                self._wanted[symbol] = self._wanted.pop(symbol)  # the others come first
             else:
                 retry = 0
+                self._answered(symbol)
                 head = f'{{"stream":"{symbol.lower()}@snapshot","data":'.encode()
                 sink(Frame(wall_ns(), head + answer + b"}"))
             await self._rest(retry)  # also after success: a book that fits no snapshot asks again
+
+    def _answered(self, symbol: str) -> None:
+        self._wanted.pop(symbol, None)  # only now: what was asked meanwhile is answered as well
+        if not self._wanted:
+            self._anything_wanted.clear()
 
     def _fetch(self, symbol: str) -> bytes:
         """Return the body of one depth request. Raises OSError."""

@@ -14,7 +14,7 @@ Output = pytest.CaptureFixture[bytes]
 @pytest.fixture
 def capture(tmp_path: Path) -> Path:
     market = Synthetic(
-        "BTCUSDT", seed=7, start_ns=17 * 10**17, start_ticks=6_123_400, events_per_s=200
+        "BTCUSDT", seed=7, start_ns=17 * 10**17, start_ticks=10**7, events_per_s=200
     )
     lines = (b"%d %b\n" % (f.recv_ns, f.raw) for f in islice(market.frames(), 300))
     path = tmp_path / "btcusdt.gz"
