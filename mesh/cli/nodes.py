@@ -8,7 +8,7 @@ import contextlib
 from typing import Any
 
 import click
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 import msgspec
 
 from mesh.cli import show

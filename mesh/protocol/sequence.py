@@ -39,7 +39,8 @@ class SequenceTracker:
     """
 
     epoch: int = 0
-    synced: bool = False
+    synced: bool = False  # a HEAD of this run was heard
+    widened: bool = False  # topics were added; those not met before have no baseline yet
     expected: dict[str, int] = field(default_factory=dict)
     duplicates: int = 0
     stale: int = 0
@@ -56,11 +57,16 @@ class SequenceTracker:
         gaps = []
         for topic, last in heads.items():
             known = self.expected.get(topic)
-            if self.synced and last >= (known or 1):
-                gaps.append(self._gap(topic, known or 1, last))
+            first = known or (last + 1 if self.widened else 1)
+            if self.synced and last >= first:
+                gaps.append(self._gap(topic, first, last))
             self.expected[topic] = max(known or 1, last + 1)
-        self.synced = True
+        self.synced, self.widened = True, False
         return began, gaps
+
+    def widen(self) -> None:
+        """Learn that topics are being added: until the next HEAD the new ones are no gap."""
+        self.widened = True
 
     def frame(self, epoch: int, topic: str, seq: int) -> tuple[Verdict, Gap | None]:
         """Judge one frame; the gap, if any, lies just before it."""
@@ -69,7 +75,7 @@ class SequenceTracker:
                 self.stale += 1
                 return STALE, None
             self._begin(epoch)
-        expected = self.expected.get(topic, 1 if self.synced else seq)
+        expected = self.expected.get(topic, 1 if self.synced and not self.widened else seq)
         if seq < expected:
             self.duplicates += 1
             return DUPLICATE, None
@@ -77,7 +83,7 @@ class SequenceTracker:
         return DELIVER, None if seq == expected else self._gap(topic, expected, seq - 1)
 
     def _begin(self, epoch: int) -> None:
-        self.epoch, self.synced = epoch, False
+        self.epoch, self.synced, self.widened = epoch, False, False
         self.expected.clear()
 
     def _gap(self, topic: str, first: int, last: int) -> Gap:

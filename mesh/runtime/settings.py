@@ -24,12 +24,12 @@ T = TypeVar("T")
 ROOT: Final = Path(__file__).resolve().parents[2]
 PREFIX: Final = "GENESIS__"
 # The names that came with the project's first document; they win over the file.
-ALIASES: Final = {
-    "DATABASE_URL": ("recorder", "database_url"),
-    "API_PORT": ("api", "port"),
-    "WS_PORT": ("gateway", "port"),
-    "LOG_LEVEL": ("logs", "level"),
-    "CHECKPOINT_DIR": ("paths", "checkpoints"),
+ALIASES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
+    "DATABASE_URL": (("recorder", "database_url"),),
+    "API_PORT": (("api", "port"), ("gateway", "api_port")),
+    "WS_PORT": (("gateway", "port"), ("api", "ws_port")),
+    "LOG_LEVEL": (("logs", "level"),),
+    "CHECKPOINT_DIR": (("paths", "checkpoints"),),
 }
 _SECRET_WORDS: Final = ("url", "token", "secret", "password", "channels")
 
@@ -114,8 +114,9 @@ def load_toml(paths: Paths) -> dict[str, Any]:
     for key, value in os.environ.items():
         if key.startswith(PREFIX):
             _set(merged, key[len(PREFIX) :].lower().split("__"), value, key)
-        elif key in ALIASES and value:
-            _set(merged, list(ALIASES[key]), value, key)
+        elif value:
+            for path in ALIASES.get(key, ()):
+                _set(merged, list(path), value, key)
     return merged
 
 

@@ -160,6 +160,7 @@ class Subscriber:
             self._sock.setsockopt(zmq.SUBSCRIBE, prefix.encode())
         if prefixes - self._prefixes:
             self._prefixes |= prefixes
+            self.sequences.widen()
             self.probe()
 
     def unsubscribe(self, prefix: str) -> None:

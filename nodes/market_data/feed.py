@@ -7,11 +7,14 @@ Never here: sockets, parsing, pacing.
 """
 
 from collections import Counter
-from typing import TypeAlias
+from typing import Final, TypeAlias
+
+from msgspec.structs import replace
 
 from mesh.errors import NotFound
 from nodes.domain.instruments import Instrument
 from nodes.domain.market import (
+    BookDelta,
     BookSnapshot,
     FeedState,
     FeedStatus,
@@ -24,6 +27,10 @@ from nodes.market_data.book import BUFFERING, LIVE, Book
 from nodes.market_data.frame import Frame
 from nodes.market_data.normalize import TOP, Normalizer, Step
 from nodes.market_data.reference import Registry
+
+# A level has at most 85 bytes on the wire; an event 16 KiB, an answer 256 KiB.
+DELTA_LEVELS: Final = 180
+SNAPSHOT_LEVELS: Final = 1_000  # a side, as the venue's own snapshot
 
 Publication: TypeAlias = tuple[str, Wire]
 Channel: TypeAlias = tuple[str, str]  # instrument, channel
@@ -118,11 +125,11 @@ class Feed:
         return self._registry.instruments
 
     def snapshot(self, instrument: str) -> BookSnapshot:
-        """Return the whole book. Raises NotFound where there is none that is LIVE."""
+        """Return the best 1 000 levels a side. Raises NotFound where no book is LIVE."""
         book = self.normalizer.books.get(instrument)
         if book is None or book.state is not LIVE:
             raise NotFound(f"no live book of {instrument[:40]!r}")
-        return book.top(max(len(book.bids.prices), len(book.asks.prices)))
+        return book.top(SNAPSHOT_LEVELS)
 
     def _tell_instruments(self) -> list[Publication]:
         new = [one for one in self._registry.instruments if one.symbol not in self._told]
@@ -148,7 +155,8 @@ class Feed:
             return self._alive(channel, state, book.reason, ts_recv, now)
         self._waiting_since.pop(book.instrument, None)
         told = self._alive(channel, FeedState.LIVE, "", ts_recv, now)
-        told += [(f"md.book.{book.instrument}", delta) for delta in step.applied]
+        for delta in step.applied:
+            told += [(f"md.book.{book.instrument}", part) for part in parts(delta)]
         if step.applied or isinstance(step.message.value, BookSnapshot):
             told += self._depth_if_due(book, now)
         return told
@@ -180,6 +188,18 @@ class Feed:
         self._status[channel] = status
         # The channel is part of the topic: a late subscriber gets the last value of each.
         return [(f"md.status.{instrument}.{name}", status)]
+
+
+def parts(delta: BookDelta) -> list[BookDelta]:
+    """Return *delta* in pieces that fit an event; each repeats its ids, all are to be applied."""
+    if len(delta.bids) + len(delta.asks) <= DELTA_LEVELS:
+        return [delta]
+    bids = [delta.bids[n : n + DELTA_LEVELS] for n in range(0, len(delta.bids), DELTA_LEVELS)]
+    asks = [delta.asks[n : n + DELTA_LEVELS] for n in range(0, len(delta.asks), DELTA_LEVELS)]
+    return [
+        *(replace(delta, bids=some, asks=()) for some in bids),
+        *(replace(delta, bids=(), asks=some) for some in asks),
+    ]
 
 
 def _price_and_size(quote: Quote) -> tuple[object, ...]:

@@ -76,7 +76,7 @@ class MarketDataNode(Component):
 
     @request("market_data.snapshot")
     def snapshot(self, instrument: str, caller: str) -> BookSnapshot:
-        """Return the whole book of *instrument*. Raises NotFound where none is live."""
+        """Return the best 1 000 levels of *instrument*. Raises NotFound where none is live."""
         return self._feed.snapshot(instrument)
 
     @request("market_data.replay")

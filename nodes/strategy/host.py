@@ -58,6 +58,18 @@ class Host:
             raise ConfigError(f"strategy {self.ctx.name} cannot start: {self.reason}")
         return actions
 
+    def meet(self, instrument: str) -> bool:
+        """Let a series named by symbol alone (BTC-USDT.) follow the first venue that shows it.
+
+        Return True if a series found its instrument.
+        """
+        found = [
+            key for key in self.ctx.series if key[0][-1:] == "." and instrument.startswith(key[0])
+        ]
+        for alias, interval in found:
+            self.ctx.series[instrument, interval] = self.ctx.series.pop((alias, interval))
+        return bool(found)
+
     def warm(self, bars: Iterable[Bar]) -> None:
         """Merge past bars into their series and open its indicators again."""
         touched: dict[tuple[str, str], dict[int, Bar]] = {}
@@ -261,7 +273,7 @@ class Host:
 def parse_params(kind: type[Strategy], given: Mapping[str, object]) -> Params:
     """Return the strategy's Params. Raises ConfigError naming the wrong one."""
     try:
-        params = msgspec.convert(dict(given), kind.P)
+        params = msgspec.convert(dict(given), kind.P, strict=False)  # the environment has text
         for name in params.__struct_fields__:
             value = getattr(params, name)
             if isinstance(value, Decimal):

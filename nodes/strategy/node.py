@@ -92,6 +92,8 @@ class StrategyNode(Component):
     @event("md.quote.")
     def on_quote(self, quote: Quote, meta: EventMeta) -> None:
         """Let the strategy see the best bid and ask."""
+        if self.host.meet(quote.instrument):
+            self.spawn(self.warm_up(), "warm up")
         self.act(self.host.quote(quote, self.now_ns()))
 
     @event("order.", durable=True)
@@ -206,6 +208,8 @@ class StrategyNode(Component):
     async def warm_up(self) -> None:
         """Fetch the past bars of every series, for as long as it takes."""
         for instrument, interval in tuple(self.host.ctx.series):
+            if instrument.endswith("."):
+                continue  # no venue has shown it yet; see Host.meet
             query = {"instrument": instrument, "interval": interval, "limit": BARS_MAX}
             while True:
                 try:

@@ -47,8 +47,6 @@ class Home:
         ports = {
             "API_PORT": str(self.api),
             "WS_PORT": str(self.ws),
-            "GENESIS__GATEWAY__API_PORT": str(self.api),
-            "GENESIS__API__WS_PORT": str(self.ws),
         }
         process = subprocess.Popen(
             [sys.executable, "-m", f"nodes.{node}"],

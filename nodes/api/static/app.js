@@ -114,7 +114,7 @@ function take({ op, topic, ts, data }) {
   else if (topic.startsWith("acct.balance.")) put(balances, topic, data);
   else if (topic.startsWith("order.") && data) orders.set(data.order.intent.client_order_id, data.order);
   else if (topic.startsWith("fill.") && data) addFills([data]);
-  if (op === "event" && LOGGED.some((prefix) => topic.startsWith(prefix))) record(topic, ts, data);
+  if (op === "event" && data && LOGGED.some((prefix) => topic.startsWith(prefix))) record(topic, ts, data);
 }
 
 function put(map, key, value) {
@@ -128,8 +128,21 @@ function addFills(found) {
 }
 
 function record(topic, ts, data) {
-  log.unshift({ at: clock(ts), topic, text: JSON.stringify(data) });
+  log.unshift({ at: clock(ts), topic, text: brief(topic, data) });
   log.length = Math.min(log.length, EVENTS_MAX);
+}
+
+function brief(topic, data) {
+  if (topic.startsWith("order.")) {
+    const { intent, state: now } = data.order;
+    return `${data.event} ${intent.side} ${intent.quantity} ${now} ${intent.client_order_id}`;
+  }
+  if (topic.startsWith("fill.")) return `${data.side} ${data.quantity} @ ${data.price} ${data.client_order_id}`;
+  if (topic.startsWith("risk.decision.")) {
+    return `${data.approved ? "approved" : `denied ${data.code}`} ${data.client_order_id} ${data.detail}`;
+  }
+  if (topic.startsWith("sys.mode")) return `${data.mode}: ${data.reason} (${data.by})`;
+  return JSON.stringify(data);
 }
 
 async function refresh() {

@@ -52,3 +52,13 @@ def test_delivered_and_missed_add_up_to_what_was_published() -> None:
             delivered += tracker.frame(1, "a", seq)[0] is DELIVER
     tracker.head(1, {"a": 2_000})
     assert delivered + tracker.missed == 2_000
+
+
+def test_added_topic_that_already_runs_is_no_gap_but_known_ones_are() -> None:
+    tracker = SequenceTracker()
+    tracker.head(1, {"a": 1})
+    tracker.widen()
+    assert tracker.frame(1, "b", 162) == (DELIVER, None)
+    assert tracker.frame(1, "a", 4) == (DELIVER, Gap("a", 2, 3))
+    assert tracker.head(1, {"a": 4, "b": 163, "c": 9}) == (False, [Gap("b", 163, 163)])
+    assert tracker.frame(1, "d", 2) == (DELIVER, Gap("d", 1, 1))

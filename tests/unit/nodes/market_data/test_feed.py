@@ -1,13 +1,15 @@
 import json
 from collections import Counter
+from decimal import Decimal
 from itertools import islice
 from typing import Any
 
+import msgspec
 import pytest
 
 from mesh.errors import Invalid, NotFound
-from nodes.domain.market import BookSnapshot, FeedState, FeedStatus, Quarantined
-from nodes.market_data.feed import Feed, Publication
+from nodes.domain.market import BookDelta, BookSnapshot, FeedState, FeedStatus, Quarantined
+from nodes.market_data.feed import Feed, Publication, parts
 from nodes.market_data.frame import Frame
 from nodes.market_data.reference import Registry
 from nodes.market_data.sources.synthetic import Synthetic
@@ -163,6 +165,18 @@ def test_lost_source_makes_everything_down_and_books_invalid() -> None:
         feed.snapshot(BTC)
     play(feed, [diff(9, 10)])
     assert feed.wanted() == ["BTCUSDT"]
+
+
+@pytest.mark.parametrize(("bids", "asks"), [(1, 0), (90, 90), (181, 0), (0, 400), (650, 650)])
+def test_large_diffs_are_told_in_parts_that_fit_an_event(bids: int, asks: int) -> None:
+    widest = Decimal("9" * 20 + "." + "9" * 18)
+    level = (widest, widest)
+    whole = BookDelta("X" * 40, 1, 2, 0, (level,) * bids, (level,) * asks, START, START)
+    told = parts(whole)
+    assert all(len(msgspec.msgpack.encode(part)) < 16_000 for part in told)
+    assert all((part.first_id, part.last_id) == (1, 2) for part in told)
+    assert sum(len(part.bids) for part in told) == bids
+    assert sum(len(part.asks) for part in told) == asks
 
 
 def test_same_frames_same_publications() -> None:

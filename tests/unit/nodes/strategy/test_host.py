@@ -302,6 +302,25 @@ def test_wrong_parameters_are_one_line(params: dict[str, object]) -> None:
     assert "Wish" in str(caught.value)
 
 
+def test_parameters_may_all_be_text_as_the_environment_gives_them() -> None:
+    assert parse_params(Wish, {"bars": "5", "quantity": "0.5"}) == WishParams(
+        quantity=Decimal("0.5"), bars=5
+    )
+
+
 def test_bars_come_back_from_their_plain_form() -> None:
     bars = [bar(1), bar(2, 7)]
     assert parse_bars(plain(bars)) == bars
+
+
+def test_series_named_by_symbol_follows_the_first_venue_that_shows_it() -> None:
+    class Anywhere(Wish):
+        def on_start(self, ctx: Context) -> None:
+            ctx.follow("BTC-USDT.", "1s")
+
+    host = Host(Anywhere, name="any", epoch=1, account="paper", params={})
+    host.start(0)
+    assert not host.meet("BTC-USDC.X")
+    assert host.meet("BTC-USDT.X")
+    assert not host.meet("BTC-USDT.Y")
+    assert list(host.ctx.series) == [("BTC-USDT.X", "1s")]
