@@ -35,7 +35,7 @@ def trading(tmp_path: Path) -> Iterator[Mesh]:
     """A mesh whose averages are so short that it trades all the time."""
     mesh = Mesh(tmp_path)
     mesh.environment |= {
-        "GENESIS__STRATEGY__EMA__PARAMS__FAST": "1",
+        "GENESIS__STRATEGY__EMA__PARAMS__FAST": "2",
         "GENESIS__STRATEGY__EMA__PARAMS__SLOW": "3",
     }
     try:

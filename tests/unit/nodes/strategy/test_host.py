@@ -237,6 +237,19 @@ def test_quotes_of_followed_instruments_are_at_hand() -> None:
     assert host.ctx.quote("X") is None
 
 
+def test_a_symbol_alone_follows_the_first_venue_that_shows_it() -> None:
+    class Anywhere(Wish):
+        def on_start(self, ctx: Context) -> None:
+            self.average = ctx.indicator("BTC-USDT.", "1s", SMA(2))
+
+    host = fresh(kind=Anywhere)
+    assert not host.meet("ETH-USDT.SYNTHETIC")
+    assert host.meet(BTC)
+    assert not host.meet("BTC-USDT.BINANCE")
+    host.warm([bar(0), bar(1)])
+    assert one_intent(host.bar(bar(2), 0)).instrument == BTC
+
+
 def test_a_strategy_that_cannot_start_is_a_configuration_error() -> None:
     class Broken(Strategy):
         def on_start(self, ctx: Context) -> None:
