@@ -116,7 +116,7 @@ class Publisher:
         self._link.send(envelope.encode_event(event))
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Ears:
     """What a Subscriber tells its owner; none may raise."""
 

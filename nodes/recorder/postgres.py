@@ -11,12 +11,14 @@ from operator import itemgetter
 from typing import Any, Final
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
-from mesh.errors import StorageError
+from mesh.errors import ConfigError, StorageError
 from nodes.recorder import store
 from nodes.recorder.store import Offsets, Origin, Page, Row
 
 CONNECT_S: Final = 5
+TCP_DEAD_MS: Final = 30_000  # a host that vanished is noticed after this
 # A server that hangs must not hold a transaction open for ever.
 SESSION: Final = "-c statement_timeout=30000 -c lock_timeout=10000"
 
@@ -29,8 +31,14 @@ class PostgresStore:
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
 
     def open(self) -> None:
-        """Connect anew."""
+        """Connect anew. Raises ConfigError for a URL that cannot be one, without showing it."""
         self.close()
+        try:
+            conninfo_to_dict(self._url)
+        except psycopg.ProgrammingError:
+            raise ConfigError(
+                "DATABASE_URL is not like postgresql://user:password@host/name; empty means SQLite"
+            ) from None
         with _translated():
             self._connection = psycopg.connect(
                 self._url,
@@ -38,6 +46,7 @@ class PostgresStore:
                 connect_timeout=CONNECT_S,
                 application_name="genesis-recorder",
                 options=SESSION,
+                tcp_user_timeout=TCP_DEAD_MS,
             )
 
     def migrate(self, now_ns: int) -> int:

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from mesh.errors import StorageError
+from mesh.errors import ConfigError, StorageError
 from nodes.recorder.postgres import PostgresStore
 from nodes.recorder.store import Store
 from tests.integration.test_recorder_sqlite import RecorderContract
@@ -51,4 +51,10 @@ def test_an_unreachable_server_is_a_storage_error_of_one_line() -> None:
     with pytest.raises(StorageError) as caught:
         PostgresStore("postgresql://nobody:secret@127.0.0.1:1/none").open()
     assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_wrong_url_is_a_configuration_error_that_keeps_the_secret() -> None:
+    with pytest.raises(ConfigError) as caught:
+        PostgresStore("postgres:/user:secret@host/name").open()
     assert "secret" not in str(caught.value)

@@ -1,0 +1,50 @@
+"""The frame of every result: machine, commit, figures; printed as a table or as JSON.
+
+Never here: measuring.
+"""
+
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+
+
+def document(name: str, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the JSON document of `genesis bench`."""
+    return {"name": name, "machine": machine(), "commit": commit(), "results": results}
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures depend on."""
+    return {
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+    }
+
+
+def commit() -> str:
+    """Return the commit of the checkout, or nothing outside one."""
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"],  # noqa: S607  # the user's git
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip()
+
+
+def show(found: dict[str, Any], *, as_json: bool) -> None:
+    """Print a result document."""
+    if as_json:
+        print(json.dumps(found))
+        return
+    print(f"{found['name']}  ({found['machine']['cores']} cores, commit {found['commit']})")
+    for row in found["results"]:
+        what, *rest = row.items()
+        print(f"  {what[1]:<28}" + "  ".join(f"{key} {value:>10}" for key, value in rest))
