@@ -12,7 +12,6 @@ from mesh.protocol.envelope import TOPIC_MAX_BYTES
 HEARTBEAT: Final = "!hb"
 VIEW: Final = "!view"
 MODE: Final = "!mode"
-BYE: Final = "!bye"
 
 PROBE_MARK: Final = b"\xff"
 _TOPIC: Final = re.compile(r"[a-z!][^\x00-\x1f\x7f]*")

@@ -30,8 +30,9 @@ from mesh.protocol.control import (
 )
 from mesh.protocol.envelope import DURABLE_FLAG, Event
 from mesh.protocol.mode import SAFE, parse_mode
-from mesh.runtime.component import Bound, Component, EventMark, EventMeta, RawSink, bind, meta_of
+from mesh.runtime.component import Component, RawSink
 from mesh.runtime.directory import Directory
+from mesh.runtime.handlers import Bound, EventMark, EventMeta, bind, meta_of
 from mesh.runtime.health import Health, rss_bytes
 from mesh.runtime.logs import Logs
 from mesh.runtime.peers import DurableInterest, Peers
@@ -83,6 +84,7 @@ class Bus:
         every_node: dict[str, Callable[..., Any]] = {
             "mesh.snapshot": self._snapshot,
             "mesh.fetch": self._fetch,
+            "mesh.request": self._untyped,
         }
         self._serving = Serving(
             component, every_node, log=self.log, health=self.health, spawn=self.spawn
@@ -157,6 +159,10 @@ class Bus:
     ) -> bytes:
         """Call another node; see Peers.call."""
         return await self.peers.call(method, body, timeout_s, target)
+
+    async def process(self, request_type: str, data: Any, source: str) -> Any:
+        """Answer with the typed handler of that name."""
+        return await self._serving.process(request_type, data, source)
 
     def spawn(self, coro: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run a task for the life of the process."""
@@ -364,6 +370,9 @@ class Bus:
 
     def _snapshot(self, prefixes: tuple[str, ...]) -> SnapshotPage:
         return SnapshotPage(self._planes["e"].snapshot(prefixes))
+
+    async def _untyped(self, ask: tuple[str, Any], caller: str) -> Any:
+        return await self._component.process_request(ask[0], ask[1], caller)
 
     def _fetch(self, ask: Fetch) -> FetchPage:
         journal = self.journal

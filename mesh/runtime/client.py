@@ -13,8 +13,8 @@ from mesh.clock import wall_ns
 from mesh.protocol import envelope
 from mesh.protocol.control import Hello, Record
 from mesh.protocol.envelope import Event
-from mesh.runtime.component import EventMeta, meta_of
 from mesh.runtime.directory import Directory
+from mesh.runtime.handlers import EventMeta, meta_of
 from mesh.runtime.peers import Peers
 from mesh.runtime.settings import MeshSettings, Paths, convert, load_toml, section_of
 from mesh.transport.sockets import Sockets

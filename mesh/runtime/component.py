@@ -1,133 +1,26 @@
 """Component: what the author of a node writes against: typed handlers, calls, emissions.
 
-The seed's untyped calls are here as well: process_request, on_event, listen_events,
-emit_event, request.
-
-Never here: sockets, files; the runner hands in a Bus that has them.
+ComponentAPI is its untyped half. Never here: sockets, files; the runner hands in a Bus.
 """
 
 import asyncio
-import inspect
 import typing
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
-
-import msgspec
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 from mesh.clock import monotonic_s, wall_ns
-from mesh.errors import NotFound
 from mesh.protocol import envelope
 from mesh.protocol.control import DeliveryClass, Heartbeat, ModeChange, NodeState, Record
-from mesh.protocol.envelope import REPLAY, SNAPSHOT, TOMBSTONE, Event
 from mesh.protocol.mode import SAFE, SystemMode
+from mesh.runtime.handlers import REQUEST_TIMEOUT_S, Bound, EventMeta, event, request
 from mesh.runtime.logs import Logs
 from mesh.runtime.settings import Paths
 from mesh.storage.journal import Journal
 
+__all__ = ["Component", "ComponentAPI", "EventMeta", "event", "request"]
+
 T = TypeVar("T")
-Handler = TypeVar("Handler", bound=Callable[..., Any])
-REQUEST_TIMEOUT_S = 2.0
-
-
-class EventMeta(msgspec.Struct, frozen=True, gc=False):
-    """What came with an event. ts_* in ns UTC; offset 0 unless durable."""
-
-    topic: str
-    node: str
-    epoch: int
-    seq: int
-    offset: int
-    ts_recv: int
-    ts_sent: int
-    log_id: str = ""
-    snapshot: bool = False
-    tombstone: bool = False
-    replay: bool = False
-
-
-def meta_of(event: Event, node: str, log_id: str = "") -> EventMeta:
-    """Return what handlers are told of *event*, published by *node*."""
-    return EventMeta(
-        event.topic,
-        node,
-        event.epoch,
-        event.seq,
-        event.offset,
-        event.ts_recv,
-        event.ts_sent,
-        log_id,
-        bool(event.flags & SNAPSHOT),
-        bool(event.flags & TOMBSTONE),
-        bool(event.flags & REPLAY),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class EventMark:
-    """Written on a method by @event."""
-
-    prefix: str
-    durable: bool
-
-
-@dataclass(frozen=True, slots=True)
-class RequestMark:
-    """Written on a method by @request."""
-
-    method: str
-    timeout_s: float
-
-
-def event(prefix: str, *, durable: bool = False) -> Callable[[Handler], Handler]:
-    """Let a method hear all topics that begin with *prefix*.
-
-    The payload's type is the method's first annotation; a second parameter gets EventMeta.
-    A plain method runs at once; a coroutine runs in order from a bounded queue. durable
-    asks for every event of the publishers' journals, at least once and in order.
-    """
-
-    def mark(handler: Handler) -> Handler:
-        marks = [*getattr(handler, "event_marks", ()), EventMark(prefix, durable)]
-        handler.event_marks = marks  # type: ignore[attr-defined]  # a function takes attributes
-        return handler
-
-    return mark
-
-
-def request(method: str, *, timeout_s: float = REQUEST_TIMEOUT_S) -> Callable[[Handler], Handler]:
-    """Let a method answer requests of this name; types come from its annotations."""
-
-    def mark(handler: Handler) -> Handler:
-        handler.request_mark = RequestMark(method, timeout_s)  # type: ignore[attr-defined]  # as above
-        return handler
-
-    return mark
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """A handler with what its annotations say."""
-
-    call: Callable[..., Any]
-    kind: Any  # type of the payload; None: whatever MessagePack holds
-    arguments: int  # 1: payload alone, 2: also EventMeta or the caller's name
-    is_async: bool
-
-
-def bind(handler: Callable[..., Any]) -> Bound:
-    """Return *handler*, bound to its component, with its payload type."""
-    hints = typing.get_type_hints(handler)
-    parameters = list(inspect.signature(handler).parameters)
-    kind = hints.get(parameters[0], Any) if parameters else type(None)
-    return Bound(
-        handler,
-        None if kind in (Any, object) else kind,
-        len(parameters),
-        inspect.iscoroutinefunction(handler),
-    )
-
-
+QUEUE_MAX: Final = 4096
 RawSink = Callable[[bytes, int, EventMeta], None]
 
 
@@ -169,6 +62,9 @@ class BusPort(Protocol):
     ) -> bytes:
         """Call another node."""
 
+    async def process(self, request_type: str, data: Any, source: str) -> Any:
+        """Answer with the typed handler of that name."""
+
     def spawn(self, coro: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run a task for the life of the process."""
 
@@ -185,7 +81,83 @@ class BusPort(Protocol):
         """Put a figure into the heartbeat."""
 
 
-class Component:
+class ComponentAPI:
+    """What every component can do without types: the calls of the project's first document.
+
+    Events wait in event_queue, at most 4,096; beyond that the oldest goes and is counted.
+    """
+
+    def __init__(self) -> None:
+        self.event_queue: asyncio.Queue[tuple[Bound, object, EventMeta]] = asyncio.Queue(QUEUE_MAX)
+        self._bus: BusPort | None = None
+
+    @property
+    def bus(self) -> BusPort:
+        """Return the process this component lives in."""
+        assert self._bus is not None, "a component works only while the runner runs it"
+        return self._bus
+
+    @property
+    def id(self) -> str:
+        """Return the name of this component's node."""
+        return self.bus.node
+
+    def attach(self, bus: BusPort) -> None:
+        """Take the process to live in; the runner calls it once."""
+        self._bus = bus
+
+    async def process_request(self, request_type: str, data: Any, source: str) -> Any:
+        """Answer an untyped request; by default the typed handler of that name does.
+
+        Raises NotFound if there is none.
+        """
+        return await self.bus.process(request_type, data, source)
+
+    async def request(self, target_id: str, request_type: str, data: Any) -> Any:
+        """Return what process_request of *target_id* answers, plain. Raises MeshError."""
+        body = envelope.encode_value([request_type, data])
+        reply = await self.bus.call_raw("mesh.request", body, REQUEST_TIMEOUT_S, target_id)
+        return envelope.decode_value(reply)
+
+    async def emit_event(self, event_type: str, data: Any) -> None:
+        """Publish plain data on a declared topic."""
+        self.bus.emit(event_type, data, ts_recv=0)
+
+    async def on_event(self, event_type: str, data: Any, source: str) -> None:
+        """Hear, plain, an event of a prefix given to :meth:`hear`."""
+
+    def hear(self, prefix: str) -> None:
+        """Let :meth:`on_event` hear *prefix*."""
+        bound = Bound(self.on_event, None, 3, is_async=True)
+
+        def sink(payload: bytes, schema: int, meta: EventMeta) -> None:
+            self.enqueue(bound, envelope.decode_value(payload), meta)
+
+        self.bus.subscribe(prefix, sink)
+
+    def enqueue(self, bound: Bound, value: object, meta: EventMeta) -> bool:
+        """Queue an event for a coroutine; when full the oldest goes. Return False then."""
+        dropped = self.event_queue.full()
+        if dropped:
+            self.event_queue.get_nowait()
+            self.event_queue.task_done()
+        self.event_queue.put_nowait((bound, value, meta))
+        return not dropped
+
+    async def listen_events(self) -> None:
+        """Run the coroutine handlers one after the other, for ever."""
+        while True:
+            bound, value, meta = await self.event_queue.get()
+            try:
+                if bound.arguments == 3:
+                    await bound.call(meta.topic, value, meta.node)
+                else:
+                    await bound.call(*(value, meta)[: bound.arguments])
+            finally:
+                self.event_queue.task_done()
+
+
+class Component(ComponentAPI):
     """The face of a node. Subclass it, mark handlers, declare what it says.
 
     says: topic prefix to delivery class. schemas: payload type to its number on the wire.
@@ -195,19 +167,8 @@ class Component:
     schemas: ClassVar[Mapping[type, int]] = {}
 
     def __init__(self, settings: Any = None) -> None:
+        super().__init__()
         self.settings = settings
-        self.event_queue: asyncio.Queue[tuple[Bound, object, EventMeta]] = asyncio.Queue(4096)
-        self._bus: BusPort | None = None
-
-    def attach(self, bus: BusPort) -> None:
-        """Take the process to live in; the runner calls it once."""
-        self._bus = bus
-
-    @property
-    def bus(self) -> BusPort:
-        """Return the process this component lives in."""
-        assert self._bus is not None, "a component works only while the runner runs it"
-        return self._bus
 
     @property
     def node(self) -> str:
@@ -328,50 +289,3 @@ class Component:
     def report(self, name: str, number: float) -> None:
         """Put a figure into the heartbeat."""
         self.bus.report(name, number)
-
-    # The seed's calls, untyped.
-
-    async def process_request(self, request_type: str, data: Any, source: str) -> Any:
-        """Answer a request that no typed handler serves. Raises NotFound unless overridden."""
-        raise NotFound(f"{self.node} does not serve {request_type} (asked by {source})")
-
-    async def on_event(self, event_type: str, data: Any, source: str) -> None:
-        """Hear an event that was subscribed to with :meth:`hear`."""
-
-    def hear(self, prefix: str) -> None:
-        """Let :meth:`on_event` hear *prefix*."""
-        bound = Bound(self.on_event, None, 3, is_async=True)
-
-        def sink(payload: bytes, schema: int, meta: EventMeta) -> None:
-            self.enqueue(bound, self.decode(schema, payload), meta)
-
-        self.subscribe(prefix, sink)
-
-    async def emit_event(self, event_type: str, data: Any) -> None:
-        """Publish plain data."""
-        self.emit(event_type, data)
-
-    async def request(self, target_id: str, request_type: str, data: Any) -> Any:
-        """Return the plain reply of *target_id*."""
-        return await self.call(request_type, data, typing.cast(type[Any], None), target=target_id)
-
-    def enqueue(self, bound: Bound, value: object, meta: EventMeta) -> bool:
-        """Queue an event for a coroutine; when full the oldest goes. Return False then."""
-        dropped = self.event_queue.full()
-        if dropped:
-            self.event_queue.get_nowait()
-            self.event_queue.task_done()
-        self.event_queue.put_nowait((bound, value, meta))
-        return not dropped
-
-    async def listen_events(self) -> None:
-        """Run the coroutine handlers one after the other, for ever."""
-        while True:
-            bound, value, meta = await self.event_queue.get()
-            try:
-                if bound.arguments == 3:
-                    await bound.call(meta.topic, value, meta.node)
-                else:
-                    await bound.call(*(value, meta)[: bound.arguments])
-            finally:
-                self.event_queue.task_done()

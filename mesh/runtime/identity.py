@@ -8,8 +8,6 @@ import os
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from mesh.clock import wall_ns
 from mesh.errors import AlreadyRunning, Invalid
 
@@ -89,8 +87,3 @@ def write_durably(path: Path, content: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
-
-
-def to_json(value: object) -> bytes:
-    """Return *value* as JSON text for files that other programs read."""
-    return msgspec.json.encode(value)

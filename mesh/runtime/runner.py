@@ -108,12 +108,14 @@ class Process:
         self._node, self._epoch, self._mesh = node, epoch, mesh
         self._paths, self._log, self._directory = paths, log, directory
         self._stop = asyncio.Event()
+        self._failure: BaseException | None = None
 
     async def live(self, component: Component) -> int:
         """Start, work until told to stop, drain; return the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        loop.set_exception_handler(self._on_failure)
         sockets = Sockets()
         code = 0
         try:
@@ -159,7 +161,14 @@ class Process:
         gc.collect()
         gc.freeze()  # what lives since the start need not be looked at again
         await self._stop.wait()
+        if self._failure is not None:
+            raise self._failure
         await self._drain(component, bus)
+
+    def _on_failure(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """End the node: what a plain handler raised is a bug, and its state cannot be trusted."""
+        self._failure = context.get("exception") or RuntimeError(context["message"])
+        self._stop.set()
 
     async def _drain(self, component: Component, bus: Bus) -> None:
         bus.drain()

@@ -17,7 +17,8 @@ from mesh.errors import (
     StorageError,
 )
 from mesh.protocol import envelope
-from mesh.runtime.component import REQUEST_TIMEOUT_S, Bound, Component, bind
+from mesh.runtime.component import Component
+from mesh.runtime.handlers import REQUEST_TIMEOUT_S, Bound, bind
 from mesh.runtime.health import Health
 from mesh.runtime.logs import Logs
 from mesh.transport.rpc import Call
@@ -65,10 +66,19 @@ class Serving:
             self._health.inflight += 1
             self._spawn(self._answer(call, *found), f"answer {found[0]}")
 
+    async def process(self, request_type: str, data: Any, source: str) -> Any:
+        """Return what the typed handler *request_type* answers to plain *data*."""
+        found = self._methods.get(envelope.method_id(request_type))
+        if found is None:
+            raise NotFound(f"this node does not serve {request_type}")
+        return await self._run(found[1], envelope.encode_value(data), source)
+
     async def _answer(self, call: Call, method: str, bound: Bound, timeout_s: float) -> None:
         try:
             async with asyncio.timeout(min(timeout_s, call.budget_s)):
-                call.reply(envelope.encode_value(await self._run(bound, call)))
+                call.reply(
+                    envelope.encode_value(await self._run(bound, call.body, call.caller.node))
+                )
         except StorageError:
             raise  # the disk failed: the node ends and recovers from what is on it
         except MeshError as error:
@@ -82,12 +92,12 @@ class Serving:
             self._health.inflight -= 1
 
     @staticmethod
-    async def _run(bound: Bound, call: Call) -> object:
+    async def _run(bound: Bound, body: bytes, source: str) -> object:
         try:
-            arg = envelope.decode_value(call.body, bound.kind)
+            arg = envelope.decode_value(body, bound.kind)
         except MeshError as error:
             raise Invalid(str(error)) from None
-        result = bound.call(*(arg, call.caller.node)[: bound.arguments])
+        result = bound.call(*(arg, source)[: bound.arguments])
         return await result if bound.is_async else result
 
     def _add(self, method: str, handler: Callable[..., Any], timeout_s: float) -> None:

@@ -40,7 +40,6 @@ class MeshSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     cluster: str
     heartbeat_ms: int
     register_ms: int
-    inbox_max: int
     drain_s: float
 
 

@@ -27,7 +27,7 @@ TICK_S = 0.25
 SYS_MODE = "sys.mode"
 
 
-class CoordinatorNode(Component):
+class Coordinator(Component):
     """Watch the heartbeats, keep the mode. Nobody's data passes through."""
 
     says: ClassVar = {topics.VIEW: LASTVALUE, topics.MODE: LASTVALUE, SYS_MODE: DURABLE}
@@ -60,7 +60,7 @@ class CoordinatorNode(Component):
         self.every(TICK_S, self._tick)
 
     @request("mesh.register")
-    async def register(self, ask: Register, caller: str) -> ModeChange:
+    async def register_component(self, ask: Register, caller: str) -> ModeChange:
         """Admit a run of a node; answer with the mode in force. Raises Fenced, Denied."""
         if caller != ask.record.node:
             raise Invalid(f"{caller} registers as {ask.record.node}")

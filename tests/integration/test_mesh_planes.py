@@ -206,6 +206,28 @@ async def test_draining_node_refuses_new_requests(mesh: Any) -> None:
         await caller.call("speaker.double", 1, dict)
 
 
+async def test_untyped_request_reaches_process_request_and_typed_handlers(mesh: Any) -> None:
+    class Seed(Component):
+        async def process_request(self, request_type: str, data: Any, source: str) -> Any:
+            if request_type == "echo":
+                return [data, source]
+            return await super().process_request(request_type, data, source)
+
+        @request("seed.half")
+        def half(self, number: int) -> int:
+            return number // 2
+
+    caller = Listener()
+    await mesh.start("seed", Seed())
+    await mesh.start("listener", caller)
+    assert await caller.request("seed", "echo", {"a": 1}) == [{"a": 1}, "listener"]
+    assert await caller.request("seed", "seed.half", 8) == 4
+    with pytest.raises(NotFound):
+        await caller.request("seed", "nothing", None)
+    with pytest.raises(Invalid):
+        await caller.request("seed", "seed.half", "text")
+
+
 async def test_untyped_events_reach_on_event(mesh: Any, eventually: Eventually) -> None:
     heard: list[tuple[str, object, str]] = []
 

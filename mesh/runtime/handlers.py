@@ -1,0 +1,115 @@
+"""Handlers: the marks on a node's methods, and what their annotations say.
+
+Never here: calling them, sockets.
+"""
+
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from mesh.protocol.envelope import REPLAY, SNAPSHOT, TOMBSTONE, Event
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+REQUEST_TIMEOUT_S: Final = 2.0
+
+
+class EventMeta(msgspec.Struct, frozen=True, gc=False):
+    """What came with an event. ts_* in ns UTC; offset 0 unless durable."""
+
+    topic: str
+    node: str
+    epoch: int
+    seq: int
+    offset: int
+    ts_recv: int
+    ts_sent: int
+    log_id: str = ""
+    snapshot: bool = False
+    tombstone: bool = False
+    replay: bool = False
+
+
+def meta_of(event: Event, node: str, log_id: str = "") -> EventMeta:
+    """Return what handlers are told of *event*, published by *node*."""
+    return EventMeta(
+        event.topic,
+        node,
+        event.epoch,
+        event.seq,
+        event.offset,
+        event.ts_recv,
+        event.ts_sent,
+        log_id,
+        bool(event.flags & SNAPSHOT),
+        bool(event.flags & TOMBSTONE),
+        bool(event.flags & REPLAY),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EventMark:
+    """Written on a method by @event."""
+
+    prefix: str
+    durable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RequestMark:
+    """Written on a method by @request."""
+
+    method: str
+    timeout_s: float
+
+
+def event(prefix: str, *, durable: bool = False) -> Callable[[Handler], Handler]:
+    """Let a method hear all topics that begin with *prefix*.
+
+    The payload's type is the method's first annotation; a second parameter gets EventMeta.
+    A plain method runs at once; a coroutine runs in order from a bounded queue. durable
+    asks for every event of the publishers' journals, at least once and in order.
+    """
+
+    def mark(handler: Handler) -> Handler:
+        marks = [*getattr(handler, "event_marks", ()), EventMark(prefix, durable)]
+        handler.event_marks = marks  # type: ignore[attr-defined]  # a function takes attributes
+        return handler
+
+    return mark
+
+
+def request(method: str, *, timeout_s: float = REQUEST_TIMEOUT_S) -> Callable[[Handler], Handler]:
+    """Let a method answer requests of this name; types come from its annotations."""
+
+    def mark(handler: Handler) -> Handler:
+        handler.request_mark = RequestMark(method, timeout_s)  # type: ignore[attr-defined]  # as above
+        return handler
+
+    return mark
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A handler with what its annotations say."""
+
+    call: Callable[..., Any]
+    kind: Any  # type of the payload; None: whatever MessagePack holds
+    arguments: int  # 1: payload alone, 2: also EventMeta or the caller's name
+    is_async: bool
+
+
+def bind(handler: Callable[..., Any]) -> Bound:
+    """Return *handler*, bound to its component, with its payload type."""
+    hints = typing.get_type_hints(handler)
+    parameters = list(inspect.signature(handler).parameters)
+    kind = hints.get(parameters[0], Any) if parameters else type(None)
+    return Bound(
+        handler,
+        None if kind in (Any, object) else kind,
+        len(parameters),
+        inspect.iscoroutinefunction(handler),
+    )
