@@ -51,23 +51,36 @@ def up(
     supervisor = Supervisor(paths)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupted)
-    with held(paths.home):  # of two that start at once, the second finds it running
-        if pid := supervisor.pid():
-            raise Failure(ERROR, f"the mesh runs already (pid {pid}); `genesis down` stops it")
-        end_orphans(paths)
-        check(paths, captures, speed)
-        supervisor.clean()
-        url = dashboard(paths)
-        process = supervisor.start({**environment(), **overrides}, auto_restart=auto_restart)
-        hold = Hold(supervisor, process)
-        try:
+    hold: Hold | None = None
+    try:
+        with held(paths.home):  # of two that start at once, the second finds it running
+            refuse_second(supervisor)
+            end_orphans(paths)
+            check(paths, captures, speed)
+            supervisor.clean()
+            url = dashboard(paths)
+            process = supervisor.start({**environment(), **overrides}, auto_restart=auto_restart)
+            hold = Hold(supervisor, process)
             ready = wait_ready(supervisor, process, "SAFE" if safe_mode else "NORMAL")
-            announce(url, ready, json_)
-        except BaseException:  # whatever it was, Ctrl-C included: what we started does not stay
-            hold.end()
+            hold.ready = True
+        announce(url, ready, json_)
+        if not detach:
+            hold.wait()
+    except BaseException as error:  # whatever it was, Ctrl-C included: what we started ends
+        if hold is None:
             raise
-    if not detach:
-        hold.wait()
+        stopped = hold.ready and isinstance(error, KeyboardInterrupt)
+        if stopped:
+            click.echo("stopping …", err=True)
+        hold.end()
+        if not stopped:
+            raise
+
+
+def refuse_second(supervisor: Supervisor) -> None:
+    """Fail if the mesh runs already."""
+    if pid := supervisor.pid():
+        raise Failure(ERROR, f"the mesh runs already (pid {pid}); `genesis down` stops it")
 
 
 def settings(
@@ -129,15 +142,11 @@ class Hold:
     def __init__(self, supervisor: Supervisor, process: "subprocess.Popen[bytes]") -> None:
         self.supervisor = supervisor
         self.process = process
+        self.ready = False  # from then on Ctrl-C is the ordinary end
 
     def wait(self) -> None:
-        """Return when supervisord has ended, stopped by Ctrl-C or by `genesis down`."""
-        try:
-            status = self.process.wait()
-        except KeyboardInterrupt:
-            click.echo("stopping …", err=True)
-            self.end()
-            return
+        """Return when supervisord has ended, stopped by `genesis down`."""
+        status = self.process.wait()
         if status:
             raise Failure(ERROR, f"supervisord ended with {status}; see logs/supervisord.log")
 

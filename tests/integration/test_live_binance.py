@@ -50,6 +50,7 @@ class Venue:
 
     def __init__(self, frames: list[Frame]) -> None:
         self.market = Normalizer(Registry("BINANCE"), futures=False)
+        self.trades = sum(b'@trade"' in frame.raw for frame in frames)
         self.paths: list[str] = []
         self.refused = 0
         self._parts = [frames[: MESSAGES // 2], frames[MESSAGES // 2 :]]
@@ -139,6 +140,9 @@ class Client:
     async def run(self) -> None:
         await self._streams.run(self._on_frame)
 
+    def trades(self) -> list[Trade]:
+        return [value for _, value in self.told if isinstance(value, Trade)]
+
     def statuses(self, channel: str) -> list[tuple[FeedState, str]]:
         values = [value for _, value in self.told if isinstance(value, FeedStatus)]
         return [(one.state, one.reason) for one in values if one.channel == channel]
@@ -151,7 +155,8 @@ class Client:
         if book is None or book.state is not LIVE:
             return
         self._venue.heard.set()
-        if self._venue.played and book.last_id == self._venue.last_id:
+        whole = book.last_id == self._venue.last_id and len(self.trades()) == self._venue.trades
+        if self._venue.played and whole:
             self.caught_up.set()
 
     def _on_lost(self, reason: str) -> None:
@@ -177,9 +182,8 @@ async def test_live_source_survives_a_lost_connection_and_ends_with_the_venues_b
         await until_caught_up(client)
     ours, theirs = client.feed.snapshot(INSTRUMENT), venue.market.books[INSTRUMENT].top(5_000)
     assert (ours.bids[:20], ours.asks[:20]) == (theirs.bids[:20], theirs.asks[:20])
-    trades = [value for _, value in client.told if isinstance(value, Trade)]
-    assert len(trades) == sum(b'@trade"' in frame.raw for frame in frames)
-    assert all(trade.price > Decimal(1) for trade in trades)
+    assert len(client.trades()) == venue.trades
+    assert all(trade.price > Decimal(1) for trade in client.trades())
     assert client.feed.refused == {}
     live, down = (FeedState.LIVE, ""), (FeedState.DOWN, "CLOSED")
     assert client.statuses("trade") == [live, down, live]
