@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,10 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
         mesh.run("down")
 
 
+def state(mesh: Mesh, node: str) -> str:
+    return next((r["state"] for r in mesh.json("ps")["nodes"] if r["node"] == node), "ABSENT")
+
+
 def test_node_of_the_readme_joins_and_is_heard(mesh: Mesh, tmp_path: Path) -> None:
     text = (ROOT / "nodes/README.md").read_text()
     (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -46,8 +51,9 @@ def test_node_of_the_readme_joins_and_is_heard(mesh: Mesh, tmp_path: Path) -> No
         assert tail.stdout is not None
         heard = json.loads(tail.stdout.readline())
         assert heard["topic"] == "x.spread.BTC-USDT.SYNTHETIC"
-        states = {row["node"]: row["state"] for row in mesh.json("ps")["nodes"]}
-        assert states["spread"] == "UP"
+        deadline = time.monotonic() + 20
+        while state(mesh, "spread") != "UP":
+            assert time.monotonic() < deadline
         assert mesh.json("ps")["mode"] == "NORMAL"
     finally:
         for process in (tail, node):
