@@ -32,7 +32,7 @@ from mesh.protocol.envelope import DURABLE_FLAG, Event
 from mesh.protocol.mode import SAFE, parse_mode
 from mesh.runtime.component import Component, RawSink
 from mesh.runtime.directory import Directory
-from mesh.runtime.handlers import Bound, EventMark, EventMeta, bind, meta_of
+from mesh.runtime.handlers import Bound, EventMeta, bind, meta_of
 from mesh.runtime.health import Health, rss_bytes
 from mesh.runtime.logs import Logs
 from mesh.runtime.peers import DurableInterest, Peers
@@ -106,9 +106,9 @@ class Bus:
         self.peers.on_gap = lambda node, gap: self.log.info(
             "gap", publisher=node, topic=gap.topic, first=gap.first, last=gap.last
         )
+        self._bind_events()
         self.subscribe(topics.MODE, self._on_mode)
         self.subscribe(topics.VIEW, self._on_view)
-        self._bind_events()
         self.peers.scan()
 
     def emit(self, topic: str, value: object, *, ts_recv: int) -> None:
@@ -295,25 +295,19 @@ class Bus:
     # What comes in.
 
     def _bind_events(self) -> None:
-        durable: list[tuple[str, Bound]] = []
-        for name in dir(type(self._component)):
-            marks: list[EventMark] = getattr(
-                getattr(type(self._component), name), "event_marks", []
-            )
-            for mark in marks:
-                bound = bind(getattr(self._component, name))
-                if mark.durable:
-                    durable.append((mark.prefix, bound))
-                else:
-                    self.peers.subscribe(mark.prefix, partial(self._dispatch, bound))
-        if durable:
-            self.peers.follow(
-                DurableInterest(
-                    tuple(prefix for prefix, _ in durable),
-                    self._start_offset,
-                    partial(self._deliver, durable),
-                )
-            )
+        marked = [
+            (mark, bind(getattr(self._component, name)))
+            for name in dir(type(self._component))
+            for mark in getattr(getattr(type(self._component), name), "event_marks", ())
+        ]
+        durable = [(mark.prefix, bound) for mark, bound in marked if mark.durable]
+        if durable:  # first, so that every feed of a journal is opened with its reader
+            prefixes = tuple(prefix for prefix, _ in durable)
+            deliver = partial(self._deliver, durable)
+            self.peers.follow(DurableInterest(prefixes, self._start_offset, deliver))
+        for mark, bound in marked:
+            if not mark.durable:
+                self.peers.subscribe(mark.prefix, partial(self._dispatch, bound))
 
     def _dispatch(self, bound: Bound, event: Event, record: Record) -> None:
         self._count(event)

@@ -101,6 +101,8 @@ class DurableReader:
             if self._catchup.record(event.offset):
                 await self._deliver(event)
         self._catchup.page(page.through, page.last)
+        if self._catchup.want() == after:
+            await self._pause()  # nothing new, though more is known to exist: do not spin
 
     async def _pause(self) -> None:
         """Wait a little, but look at a HEAD at once: it may be of another journal."""

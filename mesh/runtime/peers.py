@@ -55,7 +55,9 @@ class Feed:
     subscriber: Subscriber
     durable: bool
     wanted: list[tuple[str, EventSink]] = field(default_factory=list)  # snapshots still owed
-    newest: dict[str, int] = field(default_factory=dict)
+    asking: int = 0  # snapshots under way
+    fresh: dict[str, int] = field(default_factory=dict)  # heard live meanwhile, by topic
+    shown: dict[str, tuple[int, frozenset[EventSink]]] = field(default_factory=dict)
     reader: DurableReader | None = None
 
 
@@ -238,12 +240,15 @@ class Peers:
             return
         if feed.reader is not None and event.topic.startswith(feed.reader.prefixes):
             feed.reader.on_event(event)
-        if event.seq <= feed.newest.get(event.topic, 0):
-            return
-        if event.topic in feed.newest:
-            feed.newest[event.topic] = event.seq
+        if feed.asking:
+            feed.fresh[event.topic] = event.seq
+        seq, saw = feed.shown.get(event.topic, (0, frozenset()))
+        if event.seq > seq:
+            feed.shown.pop(event.topic, None)
+            saw = frozenset()
         for sink in self._sinks(event.topic):
-            sink(event, feed.record)
+            if sink not in saw:  # who saw it, or a newer one, in a snapshot needs it no more
+                sink(event, feed.record)
 
     def _on_head(self, key: tuple[str, str], head: Head, *, began: bool) -> None:
         feed = self.feeds.get(key)
@@ -252,7 +257,8 @@ class Peers:
         if feed.reader is not None:
             feed.reader.on_head(head)
         if began:
-            feed.newest.clear()
+            feed.fresh.clear()
+            feed.shown.clear()
             feed.wanted = list(self._interests)
         owed = [(p, s) for p, s in feed.wanted if self._keeps(feed.record, p) and key[1] == "e"]
         feed.wanted = []
@@ -271,28 +277,33 @@ class Peers:
         if feed is None:
             return
         body = envelope.encode_value(sorted({prefix for prefix, _ in owed}))
+        feed.asking += 1
         try:
             reply = await self.call("mesh.snapshot", body, SNAPSHOT_TIMEOUT_S, key[0])
             page: SnapshotPage = envelope.decode_value(reply, SnapshotPage)
+            events = [envelope.decode_event(frame) for frame in page.frames]
         except MeshError:
+            events = []
             if self.feeds.get(key) is feed:  # ask again with a new HEAD
                 feed.wanted.extend(owed)
                 feed.subscriber.probe()
-            return
-        for frame in page.frames:
-            self._take_snapshot(feed, envelope.decode_event(frame), owed)
+        for event in events:
+            self._take_snapshot(feed, event, owed)
+        feed.asking -= 1
+        if not feed.asking:
+            feed.fresh.clear()
 
     @staticmethod
     def _take_snapshot(feed: Feed, event: Event, owed: list[tuple[str, EventSink]]) -> None:
-        if event.epoch < feed.subscriber.sequences.epoch:
+        """Show a last value to those it is owed, unless they heard it or a newer one live."""
+        old_run = event.epoch < feed.subscriber.sequences.epoch
+        if old_run or event.seq <= feed.fresh.get(event.topic, 0):
             return
-        if event.seq < feed.newest.get(event.topic, 0):
-            return  # a newer value came live: never older after newer
-        feed.newest[event.topic] = event.seq
+        sinks = dict.fromkeys(sink for p, sink in owed if topics.matches(p, event.topic))
+        feed.shown[event.topic] = (event.seq, frozenset(sinks))
         event = msgspec.structs.replace(event, flags=event.flags | SNAPSHOT)
-        for prefix, sink in owed:
-            if topics.matches(prefix, event.topic):
-                sink(event, feed.record)
+        for sink in sinks:
+            sink(event, feed.record)
 
     def _sinks(self, topic: str) -> tuple[EventSink, ...]:
         found = self._routes.get(topic)

@@ -205,7 +205,7 @@ class Subscriber:
         verdict, gap = self.sequences.frame(event.epoch, event.topic, event.seq)
         if gap is not None:
             self._ears.on_gap(gap)
-        if verdict is DELIVER:
+        if verdict is DELIVER and self.sequences.synced:  # before HEAD: a snapshot covers it
             self._ears.on_event(event)
 
     def _on_head(self, head: Head) -> None:

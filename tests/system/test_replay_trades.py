@@ -1,9 +1,13 @@
 """A recorded market, replayed: orders, fills and the recorder's rows agree to the last decimal."""
 
 import asyncio
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from mesh.runtime.client import Client
 from mesh.runtime.settings import load_paths
@@ -12,14 +16,31 @@ from tests.system.meshes import Mesh
 
 pytestmark = [
     pytest.mark.system,
+    pytest.mark.postgres,
     pytest.mark.timeout(150),  # eleven processes start, trade and drain
 ]
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Return where the recorder writes: nothing for its SQLite file, or a new database."""
+    if request.param == "sqlite":
+        yield ""
+        return
+    server: str = request.getfixturevalue("postgres_url")
+    name = f"mesh_{secrets.token_hex(4)}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    yield server.rpartition("/")[0] + f"/{name}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
 async def test_replayed_captures_are_traded_on_and_the_books_agree(
-    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, data_dir: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mesh = Mesh(tmp_path)
+    mesh.environment["DATABASE_URL"] = database_url
     monkeypatch.setenv("GENESIS_HOME", str(tmp_path))
     files = sorted(str(path) for path in (data_dir / "binance_spot_raw").glob("btcusdt_*.gz"))
     words = ["up", "--detach", "--json", "--source", "replay", *files, "--speed", "10"]
@@ -34,6 +55,7 @@ async def test_replayed_captures_are_traded_on_and_the_books_agree(
             await wait_for(traded, "four fills")
             await settle(client, load_paths())
             await assert_books_agree(client, load_paths())
+            assert (tmp_path / "state/recorder.sqlite3").exists() is not bool(database_url)
             orders = await pages(client, "execution.orders")
             assert {o["intent"]["instrument"] for o in orders} == {"BTC-USDT.BINANCE"}
     finally:
