@@ -14,10 +14,11 @@ import click
 
 from mesh.cli import show
 from mesh.protocol.tokens import Scope, Tokens
+from mesh.runtime.access import TOKENS_FILE
 from mesh.runtime.settings import Paths, load_paths
+from mesh.storage.files import write_durably
 
 TOKEN_BYTES = 32
-TOKENS_FILE = "tokens.json"
 DASHBOARD_FILE = "dashboard.sha256"  # which of the hashes is the one of the printed URL
 
 
@@ -36,7 +37,7 @@ def dashboard_token(paths: Paths) -> str:
         kept = without(load(paths), old_dashboard(paths))
         grown = kept.with_token(Scope.OPERATE, token)
         save(paths, grown)
-        write_private(paths.state / DASHBOARD_FILE, grown.hashes[Scope.OPERATE][-1])
+        write_durably(paths.state / DASHBOARD_FILE, grown.hashes[Scope.OPERATE][-1].encode())
     return token
 
 
@@ -63,19 +64,7 @@ def load(paths: Paths) -> Tokens:
 
 def save(paths: Paths, tokens: Tokens) -> None:
     """Replace the file of tokens."""
-    write_private(paths.state / TOKENS_FILE, tokens.format())
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace *path* as a whole, for our eyes only."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    write_durably(paths.state / TOKENS_FILE, tokens.format().encode())
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import Final
 
 from mesh.clock import wall_ns
 from mesh.errors import AlreadyRunning, Invalid
+from mesh.storage.files import write_durably
 
 NAME_MAX: Final = 48
 
@@ -70,20 +71,3 @@ def next_epoch(path: Path) -> int:
     epoch = max(persisted + 1, wall_ns() // 1_000_000)
     write_durably(path, str(epoch).encode())
     return epoch
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Replace the file at *path* atomically; on return it survives a power cut."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -7,7 +7,6 @@ the newest that verifies and sets bad ones aside.
 Never here: pickle, the meaning of state.
 """
 
-import os
 import re
 import struct
 import zlib
@@ -17,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from mesh.errors import Invalid, StorageError
+from mesh.storage.files import write_durably
 
 KEPT: Final = 3
 STATE_MAX_BYTES: Final = 16 * 1024 * 1024
@@ -58,23 +58,11 @@ class Checkpointer:
         return None
 
     def _write(self, payload: bytes) -> int:
-        self.storage_path.mkdir(mode=0o700, parents=True, exist_ok=True)
         files = self._files()
         generation = files[-1][0] + 1 if files else 1
         path = self.storage_path / f"{self.component_id}.{generation}.ckpt"
         header = _HEADER.pack(_MAGIC, _FORMAT, generation, len(payload), zlib.crc32(payload))
-        fresh = path.with_suffix(".new")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(header + payload)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-        directory = os.open(self.storage_path, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        write_durably(path, header + payload)
         for _, old in files[: max(0, len(files) - KEPT + 1)]:
             old.unlink(missing_ok=True)
         return generation

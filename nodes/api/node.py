@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 import uvicorn
 
-from mesh.errors import ConfigError, Invalid, RemoteProtocolError
-from mesh.protocol.tokens import Scope, Tokens
+from mesh.errors import ConfigError, RemoteProtocolError
+from mesh.protocol.tokens import Scope
+from mesh.runtime.access import scope_of
 from mesh.runtime.component import Component, EventMeta, event
 from nodes.api.app import Mesh, create_app
 from nodes.api.settings import ApiSettings
@@ -100,14 +101,8 @@ class ApiNode(Component):
         self.log.failure("request_crashed", error)
 
     def _scope_of(self, token: str) -> Scope | None:
-        """Look *token* up on disk, so that a new one works at once."""
-        try:
-            return Tokens.parse((self.paths.state / "tokens.json").read_bytes()).scope_of(token)
-        except FileNotFoundError:
-            return None
-        except Invalid as error:
-            self.log.warning("tokens_unreadable", why=str(error))
-            return None
+        """Return what *token* opens."""
+        return scope_of(self.paths.state, token, self.log)
 
 
 def bind(host: str, port: int) -> socket.socket:

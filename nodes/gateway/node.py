@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from mesh.errors import Invalid
-from mesh.protocol.tokens import Scope, Tokens
+from mesh.protocol.tokens import Scope
+from mesh.runtime.access import scope_of
 from mesh.runtime.component import Component, EventMeta
 from nodes.domain.schemas import SCHEMAS
 from nodes.gateway.hub import VALUES, Forget, Hub, Listen, News
@@ -85,11 +85,5 @@ class GatewayNode(Component):
         return readable(call.method, reply)
 
     def _scope_of(self, token: str) -> Scope | None:
-        """Look *token* up on disk, so that a new one works at once."""
-        try:
-            return Tokens.parse((self.paths.state / "tokens.json").read_bytes()).scope_of(token)
-        except FileNotFoundError:
-            return None
-        except Invalid as error:
-            self.log.warning("tokens_unreadable", why=str(error))
-            return None
+        """Return what *token* opens."""
+        return scope_of(self.paths.state, token, self.log)
