@@ -8,8 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from mesh.cli import genesis
-from mesh.cli.security import TOKENS_FILE, dashboard_token, load, make_token
+from mesh.cli.security import dashboard_token, load, make_token
 from mesh.protocol.tokens import Scope, Tokens
+from mesh.runtime.access import TOKENS_FILE
 from mesh.runtime.settings import Paths, load_paths
 
 
