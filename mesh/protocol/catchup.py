@@ -44,6 +44,9 @@ class CatchUp:
             return False
         verdict, gap = self.sequences.frame(epoch, topic, seq)
         self.target = max(self.target, offset)
+        if not self.sequences.synced:  # a new run whose HEAD is still to come
+            self.fetching = bool(self.log_id)
+            return False
         if verdict is not DELIVER or gap is not None or self.fetching or not self.log_id:
             self.fetching = self.fetching or gap is not None
             return False

@@ -82,6 +82,11 @@ class SequenceTracker:
         self.expected[topic] = seq + 1
         return DELIVER, None if seq == expected else self._gap(topic, expected, seq - 1)
 
+    def forget(self, prefix: str) -> None:
+        """Learn that topics with *prefix* are heard no longer."""
+        for topic in [topic for topic in self.expected if topic.startswith(prefix)]:
+            del self.expected[topic]
+
     def _begin(self, epoch: int) -> None:
         self.epoch, self.synced, self.widened = epoch, False, False
         self.expected.clear()

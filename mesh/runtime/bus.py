@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 from mesh.clock import monotonic_s, wall_ns
-from mesh.errors import LocalProtocolError, MeshError
+from mesh.errors import LocalProtocolError, MeshError, RemoteProtocolError
 from mesh.protocol import envelope, topics
 from mesh.protocol.control import (
     DURABLE,
@@ -107,8 +107,8 @@ class Bus:
             "gap", publisher=node, topic=gap.topic, first=gap.first, last=gap.last
         )
         self._bind_events()
-        self.subscribe(topics.MODE, self._on_mode)
-        self.subscribe(topics.VIEW, self._on_view)
+        self.subscribe(topics.MODE + "\0", self._on_mode)
+        self.subscribe(topics.VIEW + "\0", self._on_view)
         self.peers.scan()
 
     def emit(self, topic: str, value: object, *, ts_recv: int) -> None:
@@ -193,7 +193,10 @@ class Bus:
 
         def heard(event: Event, record: Record) -> None:
             self._count(event)
-            sink(event.payload, event.schema, meta_of(event, record.node, record.log_id))
+            try:
+                sink(event.payload, event.schema, meta_of(event, record.node, record.log_id))
+            except RemoteProtocolError as error:  # theirs: drop, count, go on
+                self._reject(event, error)
 
         self._raw_sinks[prefix, sink] = heard
         self.peers.subscribe(prefix, heard)
@@ -314,14 +317,17 @@ class Bus:
         try:
             value = envelope.decode_value(event.payload, bound.kind)
         except MeshError as error:
-            self.health.drops += 1
-            self.log.debug("reject", topic=event.topic, why=str(error))
+            self._reject(event, error)
             return
         meta = meta_of(event, record.node, record.log_id)
         if bound.is_async:
             self.health.drops += not self._component.enqueue(bound, value, meta)
         else:
             bound.call(*(value, meta)[: bound.arguments])
+
+    def _reject(self, event: Event, error: MeshError) -> None:
+        self.health.drops += 1
+        self.log.debug("reject", topic=event.topic, why=str(error))
 
     async def _deliver(
         self, handlers: list[tuple[str, Bound]], event: Event, record: Record

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Final
 
 from mesh.clock import wall_ns
-from mesh.errors import AlreadyRunning, Invalid
+from mesh.errors import AlreadyRunning, ConfigError
 from mesh.storage.files import write_durably
 
 NAME_MAX: Final = 48
 
 
 def check_name(node: str) -> str:
-    """Return *node* if it is a node name: <role>[.<instance>]. Raises Invalid."""
+    """Return *node* if it is a node name: <role>[.<instance>]. Raises ConfigError."""
     allowed = set("abcdefghijklmnopqrstuvwxyz0123456789_.-")
     if not node or len(node) > NAME_MAX or not set(node) <= allowed or node.startswith("."):
-        raise Invalid(f"not a node name: {node[:60]!r}")
+        raise ConfigError(f"not a node name: {node[:60]!r}; use a-z, 0-9, _ . - and at most 48")
     return node
 
 

@@ -84,6 +84,8 @@ class Peers:
         self._requesters: dict[str, Requester] = {}
         self._interests: list[tuple[str, EventSink]] = []
         self._durable: DurableInterest | None = None
+        self._readers: dict[str, DurableReader] = {}
+        self._followed: dict[str, Record] = {}  # the last record seen of each, for its log_id
         self._routes: dict[str, tuple[EventSink, ...]] = {}
 
     def subscribe(self, prefix: str, sink: EventSink) -> None:
@@ -194,25 +196,35 @@ class Peers:
         )
         feed = self.feeds[key] = Feed(record, subscriber, durable)
         if follows and self._durable is not None:
-            feed.reader = self._reader(record, self._durable)
+            feed.reader = self._readers.get(record.node) or self._follow(
+                record.node, self._durable
+            )
             subscriber.subscribe(set(self._durable.prefixes))
-            self._spawn(feed.reader.run(), f"follow {record.node}")
         self._extend(feed, wanted, probe=False)
 
-    def _reader(self, record: Record, interest: DurableInterest) -> DurableReader:
-        node = record.node
+    def _follow(self, node: str, interest: DurableInterest) -> DurableReader:
+        """Begin to follow *node* for good: its reader outlives the feeds of its runs."""
 
         async def fetch(ask: Fetch, timeout_s: float) -> FetchPage:
             reply = await self.call("mesh.fetch", envelope.encode_value(ask), timeout_s, node)
             page: FetchPage = envelope.decode_value(reply, FetchPage)
             return page
 
-        return DurableReader(
+        async def deliver(event: Event) -> None:
+            feed = self.feeds.get((node, "d"))
+            if feed is not None:
+                self._followed[node] = feed.record
+            await interest.deliver(event, self._followed[node])
+
+        self._followed[node] = self.records[node]
+        reader = self._readers[node] = DurableReader(
             prefixes=interest.prefixes,
             start=lambda log_id: interest.start(node, log_id),
             fetch=fetch,
-            deliver=lambda event: interest.deliver(event, record),
+            deliver=deliver,
         )
+        self._spawn(reader.run(), f"follow {node}")
+        return reader
 
     def _extend(self, feed: Feed, wanted: list[tuple[str, EventSink]], *, probe: bool) -> None:
         mine = [(p, s) for p, s in wanted if self._offers(feed.record, p, durable=feed.durable)]

@@ -53,7 +53,7 @@ def run(section: str, component: Callable[[Any], Component], settings: type[Any]
     """
     parser = argparse.ArgumentParser(description=f"Run the {section} node of Genesis.")
     parser.add_argument("--node", default=section, help="name of this node in the mesh")
-    node = parser.parse_args().node
+    node: str = parser.parse_args().node
     try:
         return _run(check_name(node), component, settings)
     except ConfigError as error:
@@ -174,6 +174,8 @@ class Process:
         bus.drain()
         try:
             async with asyncio.timeout(self._mesh.drain_s):
+                while bus.health.inflight:  # noqa: ASYNC110  # finish what was begun, within drain_s
+                    await asyncio.sleep(0.01)
                 await component.on_stop()
                 if self._node != COORDINATOR:
                     body = Bye(self._node, self._epoch)

@@ -168,6 +168,7 @@ class Subscriber:
         if prefix in self._prefixes:
             self._prefixes.remove(prefix)
             self._sock.setsockopt(zmq.UNSUBSCRIBE, prefix.encode())
+            self.sequences.forget(prefix.rstrip("\0"))
 
     def probe(self) -> None:
         """Ask for a HEAD, behind all subscriptions made so far."""

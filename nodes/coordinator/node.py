@@ -15,6 +15,7 @@ from mesh.protocol.control import (
     ModeChange,
     Register,
 )
+from mesh.protocol.envelope import decode_event, decode_value
 from mesh.protocol.membership import Membership
 from mesh.protocol.mode import NORMAL, ModeKeeper, SystemMode, parse_mode
 from mesh.runtime.component import Component, EventMeta, event, request
@@ -49,8 +50,9 @@ class Coordinator(Component):
         self._checkpoint = Checkpointer("coordinator", self.paths.checkpoints)
         saved = self._checkpoint.restore_checkpoint() or {}
         keeper = self._roster.keeper
-        self._roster.term = int(saved.get("term", 0)) + 1
-        keeper.epoch = int(saved.get("mode_epoch", 0)) + 1
+        last = self._last_change()  # a lost checkpoint must not make us an old coordinator
+        self._roster.term = max(int(saved.get("term", 0)), last.term) + 1
+        keeper.epoch = max(int(saved.get("mode_epoch", 0)), last.mode_epoch) + 1
         floor = parse_mode(str(saved.get("floor", NORMAL)))
         keeper.floor = max(keeper.floor, floor, key=lambda mode: mode.severity)
         if keeper.floor.severity > keeper.mode.severity:
@@ -98,21 +100,27 @@ class Coordinator(Component):
         }
 
     @request("coordinator.status")
-    def status(self, _: object) -> dict[str, Any]:
+    async def status(self, _: object) -> dict[str, Any]:
         """Return the document of `genesis ps --json`."""
-        self._beat_self()
+        await self._publish(self._beat_self())
         return status(self._roster, self.monotonic_s())
 
     async def _tick(self) -> None:
-        self._beat_self()
+        await self._publish(self._beat_self())
         await self._publish(self._roster.tick(self.monotonic_s()))
+
+    def _last_change(self) -> ModeChange:
+        change = ModeChange("safe", 0, 0, "", 0, "")
+        for record in self.journal.read():
+            change = decode_value(decode_event(record.frame).payload, ModeChange)
+        return change
 
     def _register_self(self) -> None:
         self._roster.register(self.bus.record, self.monotonic_s())
         self._beat_self()
 
-    def _beat_self(self) -> None:
-        self._roster.beat(self.node, self.epoch, self.bus.heartbeat(), self.monotonic_s())
+    def _beat_self(self) -> Changes:
+        return self._roster.beat(self.node, self.epoch, self.bus.heartbeat(), self.monotonic_s())
 
     async def _publish(self, changes: Changes) -> None:
         if changes.mode:

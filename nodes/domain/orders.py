@@ -3,12 +3,17 @@
 Never here: the transition table's application to books of orders (execution), venue calls.
 """
 
+import re
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
+from mesh.errors import Invalid
 from nodes.domain.market import Side, Wire
-from nodes.domain.numbers import ZERO, bounded
+from nodes.domain.numbers import EXACT, ZERO, bounded
+
+REASON_MAX: Final = 200
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class OrderKind(StrEnum):
@@ -83,6 +88,10 @@ class OrderIntent(Wire, frozen=True):
     def __post_init__(self) -> None:
         bounded(self.quantity)
         bounded(self.price)
+        if not (_NAME.fullmatch(self.client_order_id) and _NAME.fullmatch(self.strategy)):
+            raise Invalid("client_order_id and strategy are names of at most 64 characters")
+        if len(self.reason) > REASON_MAX or max(len(self.account), len(self.instrument)) > 64:
+            raise Invalid(f"reason of an intent above {REASON_MAX} characters, or a name above 64")
 
 
 class Order(Wire, frozen=True):
@@ -99,8 +108,8 @@ class Order(Wire, frozen=True):
 
     @property
     def remaining(self) -> Decimal:
-        """Return the quantity still to be filled, in base."""
-        return self.intent.quantity - self.filled
+        """Return the quantity still to be filled, in base; never below 0."""
+        return max(ZERO, EXACT.subtract(self.intent.quantity, self.filled))
 
 
 class Fill(Wire, frozen=True):
@@ -137,6 +146,10 @@ class VenueReport(Wire, frozen=True):
     reason: str = ""
     fill: Fill | None = None
     ts_event: int = 0
+
+    def __post_init__(self) -> None:
+        if max(len(self.reason), len(self.venue_order_id), len(self.client_order_id)) > 500:
+            raise Invalid("a text of a venue report above 500 characters")
 
 
 class VenueOrder(Wire, frozen=True):

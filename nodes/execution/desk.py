@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from mesh.protocol.mode import SystemMode
 from nodes.domain.accounts import Balance, LedgerLine, Position
-from nodes.domain.numbers import EXACT, ZERO, add
+from nodes.domain.numbers import ZERO, add
 from nodes.domain.orders import Fill, OrderEvent, OrderIntent
 from nodes.execution.blotter import Blotter, Evidence
 from nodes.execution.gate import Scene
@@ -107,7 +107,7 @@ class Desk:
             other = order.intent
             owner = (other.account, other.strategy, other.instrument, other.side)
             if owner == mine and other.client_order_id != intent.client_order_id:
-                working = add(working, max(ZERO, EXACT.subtract(other.quantity, order.filled)))
+                working = add(working, order.remaining)
         return Scene(
             caller=caller,
             mode=mode,

@@ -112,5 +112,5 @@ def reserve(order: Order) -> tuple[str, Decimal]:
     A market buy reserves nothing here: its price is not known before the venue's.
     """
     base, quote = currencies(order.intent.instrument)
-    left = max(ZERO, sub(order.intent.quantity, order.filled))
+    left = order.remaining
     return (quote, mul(left, order.intent.price)) if order.intent.side is BUY else (base, left)

@@ -84,6 +84,11 @@ class ExecutionNode(Component):
         self.spawn(self._open_ledger(), "open ledger")
         self.every(SWEEP_S, self._sweep)
 
+    async def on_stop(self) -> None:
+        """Let every order's work under way come to its end."""
+        while self.busy:
+            await asyncio.wait(set(self.busy.values()))
+
     # Requests that change something.
 
     @request("execution.submit", timeout_s=5.0)
@@ -214,6 +219,9 @@ class ExecutionNode(Component):
         if taken.refused:
             return  # it ended meanwhile
         result = await self._ask_venue("venue.cancel", coid, VenueReport)
+        unasked = isinstance(result, errors.MeshError) and result.executed == "no"
+        if unasked and self.desk.blotter.orders[coid].state is UNKNOWN:
+            return  # our own failure to ask proves nothing about an order in doubt
         await self._take(outcome.of_cancel(coid, result))
 
     async def _ask_venue(

@@ -24,6 +24,8 @@ def of_cancel(coid: str, result: VenueReport | MeshError) -> Evidence:
     """Return what the result of venue.cancel proves; a cancel that never left changes nothing."""
     if isinstance(result, VenueReport):
         known = result.event in ("cok", "cno") and result.client_order_id == coid
-        return evidence_of(result) if known else Evidence("dbt", coid, reason="ODD_ANSWER")
+        if not known or (result.event == "cno" and result.reason == "UNKNOWN_ORDER"):
+            return Evidence("dbt", coid, reason=result.reason or "ODD_ANSWER")
+        return evidence_of(result)
     event = "cno" if result.executed == "no" else "dbt"
     return Evidence(event, coid, reason=f"{result.code}: {result}")

@@ -7,10 +7,13 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
+import msgspec
+
 from mesh.errors import Invalid
 from nodes.domain.plain import plain
 
 LIMIT_MAX: Final = 1_000
+PAGE_BYTES: Final = 200_000
 _LIMIT: Final = 100
 
 
@@ -24,11 +27,15 @@ def page(items: Sequence[object], query: dict[str, Any] | None) -> dict[str, Any
     if type(limit) is not int or not (1 <= limit <= LIMIT_MAX):
         raise Invalid(f"limit must be 1 to {LIMIT_MAX}")
     end = min(_position(query.get("cursor"), len(items)), len(items))
-    start = max(0, end - limit)
-    return {
-        "items": [plain(item) for item in reversed(items[start:end])],
-        "next": str(start) if start else None,
-    }
+    found: list[Any] = []
+    size = 0
+    for item in reversed(items[max(0, end - limit) : end]):
+        found.append(plain(item))
+        size += len(msgspec.msgpack.encode(found[-1]))
+        if size >= PAGE_BYTES:  # an answer is one frame of at most 256 KiB
+            break
+    start = end - len(found)
+    return {"items": found, "next": str(start) if start else None}
 
 
 def _position(cursor: object, newest: int) -> int:

@@ -23,7 +23,7 @@ Offsets: TypeAlias = Mapping[Origin, int]
 Page: TypeAlias = tuple[list[dict[str, Any]], str | None]  # items, cursor of the next page
 Migration: TypeAlias = tuple[int, list[str]]  # version and its statements
 
-PAGE_MAX: Final = 1_000
+PAGE_MAX: Final = 500  # rows of an answer, which is one frame of at most 256 KiB
 
 SCHEMA_VERSION: Final = (
     "create table if not exists schema_version (version bigint primary key, ts bigint not null)"

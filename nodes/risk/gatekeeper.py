@@ -22,6 +22,8 @@ from nodes.risk.limits import Deny, View, first_denial
 
 Holder: TypeAlias = tuple[str, str]  # account, instrument
 
+DECIDED_MAX: Final = 10_000  # denied intents that are answered alike when they come again
+
 sub = EXACT.subtract
 
 
@@ -49,6 +51,9 @@ class Gatekeeper:
 
     def decide(self, intent: OrderIntent, now: float, ts: int) -> RiskDecision:
         """Return the verdict; the same intent again gets the same one. Never raises."""
+        known = self.orders.get(intent.client_order_id)
+        if known is not None and known.intent == intent:  # approved once: execution has it
+            return self._verdict(intent, None, known.ts_state)
         before = self.decided.get(intent.client_order_id)
         if before is not None and before[0] == intent:
             return before[1]
@@ -56,7 +61,15 @@ class Gatekeeper:
             deny = first_denial(intent, self.view(intent, now), self.limits)
         except Exception as error:  # noqa: BLE001  # a check that fails, however, denies
             deny = Deny("CHECK_FAILED", f"{type(error).__name__}: {error}"[:200])
-        decision = RiskDecision(
+        decision = self._verdict(intent, deny, ts)
+        if before is None and known is None:
+            self._remember(intent, decision)
+        if decision.approved and known is None:
+            self.flight[intent.client_order_id] = intent
+        return decision
+
+    def _verdict(self, intent: OrderIntent, deny: Deny | None, ts: int) -> RiskDecision:
+        return RiskDecision(
             client_order_id=intent.client_order_id,
             strategy=intent.strategy,
             approved=deny is None,
@@ -65,11 +78,11 @@ class Gatekeeper:
             mode_epoch=self.mode_epoch,
             ts_decided=ts,
         )
-        if before is None and intent.client_order_id not in self.orders:
-            self.decided[intent.client_order_id] = (intent, decision)
-        if decision.approved and intent.client_order_id not in self.orders:
-            self.flight[intent.client_order_id] = intent
-        return decision
+
+    def _remember(self, intent: OrderIntent, decision: RiskDecision) -> None:
+        if len(self.decided) >= DECIDED_MAX:
+            self.decided.pop(next(iter(self.decided)))  # the oldest; flight keeps what may trade
+        self.decided[intent.client_order_id] = (intent, decision)
 
     def release(self, coid: str) -> None:
         """Forget an approval whose order is proved not to exist; a new try is judged anew."""
@@ -81,7 +94,7 @@ class Gatekeeper:
         coid = intent.client_order_id
         quote, arrived = self.quotes.get(intent.instrument, (None, float("-inf")))
         holder = (intent.account, intent.instrument)
-        open_orders = [(o.intent, _left(o)) for key, o in self.working.items() if key != coid]
+        open_orders = [(o.intent, o.remaining) for key, o in self.working.items() if key != coid]
         open_orders += [(i, i.quantity) for key, i in self.flight.items() if key != coid]
         here = [(i, left) for i, left in open_orders if (i.account, i.instrument) == holder]
         return View(
@@ -126,6 +139,7 @@ class Gatekeeper:
         _hold(self.held, order.intent, sub(order.filled, before.filled if before else ZERO))
         self.orders[coid] = order
         self.flight.pop(coid, None)
+        self.decided.pop(coid, None)
         if order.state in WORKING:
             self.working[coid] = order
         else:
@@ -142,10 +156,6 @@ _LEARN: Final[dict[type, Callable[[Gatekeeper, Any, float], None]]] = {
     OrderEvent: Gatekeeper._on_order,  # noqa: SLF001
     Position: Gatekeeper._on_position,  # noqa: SLF001
 }
-
-
-def _left(order: Order) -> Decimal:
-    return max(ZERO, sub(order.intent.quantity, order.filled))
 
 
 def _hold(held: dict[Holder, Decimal], intent: OrderIntent, filled: Decimal) -> None:

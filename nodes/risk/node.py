@@ -49,8 +49,9 @@ class RiskNode(Component):
 
     @event("md.quote.")
     def on_quote(self, quote: Quote, meta: EventMeta) -> None:
-        """Note the price and when it came."""
-        self.gatekeeper.handle(quote, self.monotonic_s())
+        """Note the price and how old it is: a last value may be from before we came."""
+        age_s = max(0, self.now_ns() - meta.ts_sent) / 1e9 if meta.snapshot else 0.0
+        self.gatekeeper.handle(quote, self.monotonic_s() - age_s)
 
     @event("md.instrument.")
     def on_instrument(self, instrument: Instrument, meta: EventMeta) -> None:
@@ -73,13 +74,20 @@ class RiskNode(Component):
 
         Raises what execution says when it surely did not take the order.
         """
+        if not self.gatekeeper.ready:
+            raise errors.Unavailable("NOT_READY: execution has not told its open orders yet")
         self.gatekeeper.mode, self.gatekeeper.mode_epoch = self.mode, self.mode_epoch
         ts = self.now_ns()
         decision = self.gatekeeper.decide(intent, self.monotonic_s(), ts)
         if decision.ts_decided == ts:  # an older one is on disk, or about to be
             await self.commit((f"risk.decision.{intent.strategy}", decision))
         if decision.approved:
-            await self._hand_over(ApprovedIntent(intent, decision))
+            # A task of its own: whether the caller still waits must not decide what is learned.
+            told: asyncio.Future[errors.MeshError | None] = asyncio.Future()
+            coid = intent.client_order_id
+            self.spawn(self._hand_over(ApprovedIntent(intent, decision), told), f"submit {coid}")
+            if (refusal := await asyncio.shield(told)) is not None:
+                raise refusal
         return decision
 
     @request("risk.limits", timeout_s=1.0)
@@ -87,18 +95,24 @@ class RiskNode(Component):
         """Return the limits in force."""
         return self.gatekeeper.limits
 
-    async def _hand_over(self, approved: ApprovedIntent) -> None:
+    async def _hand_over(
+        self, approved: ApprovedIntent, told: "asyncio.Future[errors.MeshError | None]"
+    ) -> None:
+        """Submit to execution; tell None, or why execution surely did not take it."""
         coid = approved.intent.client_order_id
         timeout_s = self.params.submit_timeout_s
         try:
             order = await self.call("execution.submit", approved, Order, timeout_s=timeout_s)
             self._note(order)
+            told.set_result(None)
         except errors.MeshError as error:
             if error.executed == "no":
                 self.gatekeeper.release(coid)
-                raise
+                told.set_result(error)
+                return
+            told.set_result(None)
             self.log.warning("submit_in_doubt", order=coid, error=str(error))
-            self.spawn(self._settle(coid), f"settle {coid}")
+            await self._settle(coid)
 
     async def _settle(self, coid: str) -> None:
         """Ask execution until it is certain whether the order exists."""

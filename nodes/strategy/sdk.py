@@ -23,7 +23,7 @@ MARKET = OrderKind.MARKET
 LIMIT = OrderKind.LIMIT
 GTC = TimeInForce.GTC
 
-BARS_MAX = 2_000  # kept per series, for indicators that open again
+BARS_MAX = 1_000  # kept per series, for indicators that open again; fits one answer
 
 Key: TypeAlias = tuple[str, str]  # instrument, interval
 IndicatorT = TypeVar("IndicatorT", bound=Indicator)

@@ -51,7 +51,7 @@ def bar(n: int, interval: str = "1s") -> Bar:
 
 
 def ids(store: Store, what: str, column: str) -> list[object]:
-    return [item[column] for item in store.page(what, 1_000, None)[0]]
+    return [item[column] for item in store.page(what, 500, None)[0]]
 
 
 class RecorderContract:

@@ -52,3 +52,36 @@ def test_lossy_link_still_applies_everything_once_in_order() -> None:
         if after is not None:
             applied += [n for n in range(after + 1, journal + 1) if catchup.record(n)]
         assert applied == list(range(1, journal + 1)), seed
+
+
+def test_frame_of_a_new_run_before_its_head_skips_nothing() -> None:
+    """A restarted publisher committed 12 and 13 unheard; 14 arrives before the HEAD."""
+    catchup = CatchUp(log_id="j", applied=11)
+    catchup.head(1, {"a": 11}, "j", 11)
+    assert not catchup.live(2, "a", 3, 14)
+    assert catchup.want() == 11
+
+
+def test_restarts_on_a_lossy_link_still_apply_everything_once_in_order() -> None:
+    for seed in range(300):
+        dice = Random(seed)
+        catchup, applied, journal, epoch, seq = CatchUp(), [], 0, 1, 0
+        catchup.head(epoch, {}, "j", 0)
+        for _ in range(60):
+            if dice.random() < 0.1:
+                epoch, seq = epoch + 1, 0
+            journal, seq = journal + 1, seq + 1
+            if dice.random() < 0.6 and catchup.live(epoch, "a", seq, journal):
+                applied.append(journal)
+            if dice.random() < 0.2:
+                catchup.head(epoch, {"a": seq}, "j", journal)
+            after = catchup.want()
+            if after is not None and dice.random() < 0.5:
+                through = min(journal, after + dice.randint(1, 5))
+                applied += [n for n in range(after + 1, through + 1) if catchup.record(n)]
+                catchup.page(through, journal)
+        catchup.head(epoch, {"a": seq}, "j", journal)
+        after = catchup.want()
+        if after is not None:
+            applied += [n for n in range(after + 1, journal + 1) if catchup.record(n)]
+        assert applied == list(range(1, journal + 1)), seed

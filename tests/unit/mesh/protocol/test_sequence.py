@@ -62,3 +62,12 @@ def test_added_topic_that_already_runs_is_no_gap_but_known_ones_are() -> None:
     assert tracker.frame(1, "a", 4) == (DELIVER, Gap("a", 2, 3))
     assert tracker.head(1, {"a": 4, "b": 163, "c": 9}) == (False, [Gap("b", 163, 163)])
     assert tracker.frame(1, "d", 2) == (DELIVER, Gap("d", 1, 1))
+
+
+def test_forgotten_topic_begins_anew() -> None:
+    tracker = SequenceTracker()
+    tracker.head(1, {"a.x": 1, "b": 1})
+    tracker.forget("a.")
+    tracker.widen()
+    assert tracker.frame(1, "a.x", 50) == (DELIVER, None)
+    assert tracker.frame(1, "b", 3) == (DELIVER, Gap("b", 2, 2))

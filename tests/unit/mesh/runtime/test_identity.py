@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.errors import AlreadyRunning, Invalid
+from mesh.errors import AlreadyRunning, ConfigError
 from mesh.runtime.identity import RunLock, check_name, next_epoch
 
 
@@ -44,5 +44,5 @@ def test_epochs_grow_also_when_the_clock_went_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "A", "a/b", ".a", "x" * 49])
 def test_bad_names_are_refused(name: str) -> None:
-    with pytest.raises(Invalid):
+    with pytest.raises(ConfigError):
         check_name(name)

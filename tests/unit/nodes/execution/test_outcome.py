@@ -20,6 +20,7 @@ from nodes.execution.outcome import of_cancel, of_place
         (VenueReport("ref", "c", "", "LOT"), "ref", "dbt"),
         (VenueReport("cok", "c", "P1"), "dbt", "cok"),
         (VenueReport("cno", "c", "P1"), "dbt", "cno"),
+        (VenueReport("cno", "c", "", "UNKNOWN_ORDER"), "dbt", "dbt"),
     ],
 )
 def test_only_proof_is_a_refusal(

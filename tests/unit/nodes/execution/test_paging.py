@@ -25,3 +25,13 @@ def test_nothing_is_a_page() -> None:
 def test_odd_queries_are_refused(query: dict[str, object]) -> None:
     with pytest.raises(Invalid):
         page([1], query)
+
+
+def test_page_ends_before_its_answer_outgrows_a_frame() -> None:
+    items: list[object] = ["x" * 1_000] * 900
+    seen, cursor, pages = 0, None, 0
+    while pages == 0 or cursor is not None:
+        found = page(items, {"limit": 1_000, "cursor": cursor})
+        seen, cursor, pages = seen + len(found["items"]), found["next"], pages + 1
+        assert sum(map(len, found["items"])) < 256 * 1024
+    assert (seen, pages) == (900, 5)

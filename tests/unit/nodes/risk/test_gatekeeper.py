@@ -22,7 +22,7 @@ from nodes.domain.orders import (
     OrderKind,
     OrderState,
 )
-from nodes.risk.gatekeeper import Gatekeeper
+from nodes.risk.gatekeeper import DECIDED_MAX, Gatekeeper
 
 BTC = "BTC-USDT.BINANCE"
 TICK = Decimal("0.01")
@@ -115,3 +115,21 @@ def test_check_that_raises_denies(gatekeeper: Gatekeeper) -> None:
 def test_other_events_change_nothing(gatekeeper: Gatekeeper) -> None:
     gatekeeper.handle("something", 0.0)
     assert gatekeeper.orders == {}
+
+
+def test_order_that_execution_has_is_approved_again_whatever_changed(
+    gatekeeper: Gatekeeper,
+) -> None:
+    """Risk was killed between approval and reply; the caller asks the new run again."""
+    gatekeeper.handle(told(intent(1), OPEN), 0.0)
+    gatekeeper.mode = SystemMode.EMERGENCY
+    assert decide(gatekeeper, intent(1)).approved
+    assert not decide(gatekeeper, intent(2)).approved
+    assert not gatekeeper.flight
+
+
+def test_memory_of_decisions_is_bounded(gatekeeper: Gatekeeper) -> None:
+    gatekeeper.mode = SystemMode.EMERGENCY
+    for number in range(DECIDED_MAX + 5):
+        decide(gatekeeper, intent(number))
+    assert len(gatekeeper.decided) == DECIDED_MAX
