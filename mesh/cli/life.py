@@ -61,7 +61,7 @@ def up(
             url = dashboard(paths)
             process = supervisor.start({**environment(), **overrides}, auto_restart=auto_restart)
             hold = Hold(supervisor, process)
-            ready = wait_ready(supervisor, process, "SAFE" if safe_mode else "NORMAL")
+            ready = wait_ready(supervisor, process)
             hold.ready = True
         announce(url, ready, json_)
         if not detach:
@@ -129,7 +129,8 @@ def announce(url: str, ready: Ready, json_: bool) -> None:
         json_,
         value,
         lambda: click.echo(
-            f"{ready.nodes} nodes up, {ready.mode}, after {ready.seconds} s\n"
+            f"{ready.nodes} nodes up, {ready.mode}, after {ready.seconds} s"
+            f"{'' if ready.mode == 'NORMAL' else '; `genesis mode normal` opens'}\n"
             f"dashboard: {url}\n"
             "`genesis ps` shows the nodes, `genesis down` stops them"
         ),
@@ -226,5 +227,6 @@ def status(json_: bool) -> None:
         "dashboard": dashboard(load_paths(), with_token=False),
     }
     rest = "".join(f"; {name} {state}" for name, state in away.items())
-    line = f"{value['mode']}, {value['up']} of {value['nodes']} nodes up{rest}"
+    why = "" if value["mode"] == "NORMAL" else f" ({answer['mode_reason']})"
+    line = f"{value['mode']}{why}, {value['up']} of {value['nodes']} nodes up{rest}"
     show.either(json_, value, lambda: click.echo(f"{line}; {value['dashboard']}"))

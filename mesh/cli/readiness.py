@@ -40,13 +40,12 @@ class Ready:
 def wait_ready(
     supervisor: Supervisor,
     process: "subprocess.Popen[bytes]",
-    mode: str,
     patience_s: float = READY_S,
 ) -> Ready:
     """Return once all is up. Raises Failure: TIMEOUT with what is missing, or ERROR at once."""
     began = monotonic_s()
     wanted = default_nodes()
-    lacking = asyncio.run(poll(supervisor, process, wanted, mode, began + patience_s))
+    lacking, mode = asyncio.run(poll(supervisor, process, wanted, began + patience_s))
     if lacking:
         troubled = (
             trouble(supervisor.processes(), supervisor.paths.logs)
@@ -62,10 +61,9 @@ async def poll(
     supervisor: Supervisor,
     process: "subprocess.Popen[bytes]",
     wanted: list[str],
-    mode: str,
     ends: float,
-) -> str:
-    """Return what is missing at the end, nothing if all came up."""
+) -> tuple[str, str]:
+    """Return what is missing at the end, nothing if all came up; and the mode then."""
     began_ns = wall_ns()
     async with Client(supervisor.paths) as mesh:
         while True:
@@ -77,17 +75,20 @@ async def poll(
                 answer = await mesh.call("coordinator.status", None, timeout_s=ASK_S)
             except (MeshError, TimeoutError):
                 answer = None
-            lacking = missing(answer, wanted, mode)
+            lacking = missing(answer, wanted)
             if lacking and (line := misconfigured(supervisor, began_ns)):
                 raise Failure(CONFIGURATION, line)
             tell(lacking)
             if not lacking or monotonic_s() > ends:
-                return lacking
+                return lacking, str(answer["mode"]).upper() if answer else ""
             await asyncio.sleep(PERIOD_S)
 
 
-def missing(answer: Any, wanted: list[str], mode: str) -> str:
-    """Return what keeps the mesh from being ready, in words; nothing if it is."""
+def missing(answer: Any, wanted: list[str]) -> str:
+    """Return what keeps the mesh from being ready, in words; nothing if it is.
+
+    The mode must be the one the operator last asked for, which an earlier run may have left.
+    """
     if answer is None:
         return "the coordinator does not answer"
     states = {node["node"]: node["state"] for node in answer["nodes"]}
@@ -95,7 +96,7 @@ def missing(answer: Any, wanted: list[str], mode: str) -> str:
     if away:
         return ", ".join(away)
     now = str(answer["mode"]).upper()
-    return "" if now == mode else f"the mode is {now}"
+    return "" if now == str(answer["mode_wanted"]).upper() else f"the mode is {now}"
 
 
 def misconfigured(supervisor: Supervisor, since_ns: int) -> str:

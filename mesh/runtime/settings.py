@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from mesh.errors import ConfigError
+from mesh.runtime.logs import LEVELS
 
 T = TypeVar("T")
 
@@ -49,6 +50,10 @@ class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     level: str
     rotate_bytes: int
     kept: int
+
+    def __post_init__(self) -> None:
+        if self.level.upper() not in LEVELS:
+            raise ValueError(f"level {self.level!r} (LOG_LEVEL) is none of {' '.join(LEVELS)}")
 
 
 @dataclass(frozen=True, slots=True)

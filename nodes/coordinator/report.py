@@ -16,6 +16,7 @@ def status(roster: Roster, now: float) -> dict[str, Any]:
     keeper = roster.keeper
     return {
         "mode": keeper.mode.name,
+        "mode_wanted": keeper.floor.name,  # what the operator last asked for
         "mode_epoch": keeper.epoch,
         "mode_reason": keeper.reason,
         "mode_by": keeper.by,

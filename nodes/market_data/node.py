@@ -3,11 +3,13 @@
 Never here: parsing, decisions about data.
 """
 
+import asyncio
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mesh.errors import ConfigError, Invalid
 from mesh.protocol.control import EPHEMERAL, LASTVALUE
+from mesh.protocol.mode import NORMAL
 from mesh.runtime.component import Component, request
 from nodes.domain.instruments import Instrument
 from nodes.domain.market import BookSnapshot
@@ -22,6 +24,7 @@ from nodes.market_data.sources.replay import read_capture, read_captures
 from nodes.market_data.sources.synthetic import Synthetic, merged
 
 TICK_S = 0.1
+JOIN_S = 15.0  # a mesh takes some five seconds to NORMAL
 REPORT_S = 1.0
 SPEED_MOST = 10_000
 
@@ -101,12 +104,21 @@ class MarketDataNode(Component):
             self._live = BinanceStreams(settings, self._on_lost)
             await self._live.run(self._on_frame)
         elif settings.source == "replay":
+            await self._wait_for_normal()
             paths = [Path(file) for file in settings.files]
+            self.log.info("replay_begins", files=settings.files)
             await self._pacer.run(read_captures(paths), self._on_frame)
         else:
             self._markets = {symbol: self._make_market(symbol) for symbol in settings.symbols}
             await self._pacer.run(merged(list(self._markets.values())), self._on_frame)
-        self._on_lost("END")
+        self.log.info("source_ended", frames=self._feed.counts.total())
+        self._publish(self._feed.lose("END", self.now_ns()))
+
+    async def _wait_for_normal(self) -> None:
+        """Let the others join before a recording begins, but not for ever: SAFE may be wanted."""
+        ends = self.monotonic_s() + JOIN_S
+        while self.mode is not NORMAL and self.monotonic_s() < ends:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(TICK_S)
 
     def _make_market(self, symbol: str) -> Synthetic:
         return Synthetic(

@@ -25,6 +25,7 @@ SEVERITIES: Final = (INFO, WARNING, CRITICAL)
 LIVE = FeedState.LIVE
 DOWN = FeedState.DOWN
 QUIET: Final = frozenset({FeedState.SYNCING, FeedState.RESYNCING})  # they pass by themselves
+ENDED: Final = "END"  # a recording was played to its end, as it should
 KEYS_MAX: Final = 4_096  # remembered for de-duplication
 
 
@@ -56,7 +57,8 @@ def _of_mode(event: ModeChange) -> tuple[str, Alert]:
 
 
 def _of_feed(event: FeedStatus) -> tuple[str, Alert]:
-    severity = INFO if event.state is LIVE else CRITICAL if event.state is DOWN else WARNING
+    well = event.state is LIVE or event.reason == ENDED
+    severity = INFO if well else CRITICAL if event.state is DOWN else WARNING
     title = f"{event.instrument} {event.channel} {event.state}"
     return title, Alert(severity, title, event.reason, event.since)
 

@@ -139,6 +139,15 @@ def test_kill_tells_the_pid_and_an_unknown_node_is_7(mesh: Mesh) -> None:
     assert mesh.run("kill", "nobody").returncode == 7
 
 
+def test_a_mesh_stopped_in_emergency_starts_in_emergency(mesh: Mesh) -> None:
+    mesh.json("mode", "emergency")
+    mesh.json("down")
+    again = mesh.run("up", "--detach")
+    assert again.returncode == 0, again.stderr
+    assert "EMERGENCY" in again.stdout
+    assert mesh.json("mode", "normal")["mode"] == "NORMAL"
+
+
 def test_down_leaves_no_process_socket_or_lock(mesh: Mesh) -> None:
     assert mesh.json("down") == {"stopped": True}
     assert mesh.processes() == []

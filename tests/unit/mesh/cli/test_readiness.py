@@ -8,9 +8,10 @@ import pytest
 from mesh.cli.readiness import TAIL_BYTES, last_words, missing, trouble
 
 
-def status(mode: str, **states: str) -> dict[str, Any]:
+def status(mode: str, wanted: str = "NORMAL", **states: str) -> dict[str, Any]:
     return {
         "mode": mode,
+        "mode_wanted": wanted,
         "nodes": [{"node": node, "state": state} for node, state in states.items()],
     }
 
@@ -23,11 +24,12 @@ def status(mode: str, **states: str) -> dict[str, Any]:
         (status("SAFE", risk="SUSPECT", api="UP"), "risk SUSPECT"),
         (status("SAFE", risk="UP", api="UP"), "the mode is SAFE"),
         (status("NORMAL", risk="UP", api="UP"), ""),
+        (status("SAFE", wanted="SAFE", risk="UP", api="UP"), ""),
         (status("normal", risk="UP", api="UP", other="DOWN"), ""),
     ],
 )
 def test_all_nodes_and_then_the_mode(answer: Any, lacking: str) -> None:
-    assert missing(answer, ["risk", "api"], "NORMAL") == lacking
+    assert missing(answer, ["risk", "api"]) == lacking
 
 
 def test_trouble_names_few_programs_and_the_last_words_of_the_first(tmp_path: Path) -> None:

@@ -77,3 +77,9 @@ def test_long_home_still_has_short_sockets(
     monkeypatch.setenv("GENESIS_HOME", str(tmp_path / ("long" * 30)))
     assert len(str(load_paths().run)) <= 60
     assert load_paths().run == load_paths().run
+
+
+def test_unknown_log_level_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOG_LEVEL", "LOUD")
+    with pytest.raises(ConfigError, match=r"'LOUD' \(LOG_LEVEL\) is none of DEBUG INFO"):
+        settings.validate_config(paths)

@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from mesh.protocol.control import ModeChange
@@ -59,6 +60,8 @@ def test_a_feed_is_told_when_it_fails_and_when_it_is_back() -> None:
     heard = rules()
     assert heard.handle(feed(FeedState.LIVE), 0.0) is None, "as it should be"
     assert said(heard.handle(feed(FeedState.DOWN), 1.0)).severity == "critical"
+    ended = msgspec.structs.replace(feed(FeedState.DOWN), reason="END", channel="book")
+    assert said(heard.handle(ended, 2.0)).severity == "info"
     assert said(heard.handle(feed(FeedState.LIVE), 2.0)).severity == "info"
     assert heard.handle(feed(FeedState.LIVE), 99.0) is None
     assert heard.handle(feed(FeedState.RESYNCING), 99.0) is None, "that passes by itself"
