@@ -49,7 +49,8 @@ def up(
     captures = [file.absolute() for file in files]
     overrides = settings(source, captures, speed, safe_mode)
     supervisor = Supervisor(paths)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # SIGINT too: a shell starts what it puts in the background with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupted)
     hold: Hold | None = None
     try:
