@@ -15,7 +15,6 @@ from nodes.market_data.reference import Registry
 from nodes.market_data.sources.replay import read_captures
 from nodes.market_data.summary import summarize
 
-DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 CASES = [
     ("binance_spot_btcusdt_20240808-09", "binance_spot_raw", False),
     ("binance_spot_ethusdt_20240808-09", "binance_spot_raw", False),
@@ -28,17 +27,18 @@ SAME = (
 TOLD_OTHERWISE = {"files", "recv_ts_unit", "note"}  # about the oracle, not about the data
 
 pytestmark = [
-    pytest.mark.skipif(not DATA.exists(), reason="the recordings are not on this machine"),
     pytest.mark.timeout(60),  # 100 000 messages each; some seconds on a free core
     pytest.mark.slow,
 ]
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case[0])
-def documents(request: pytest.FixtureRequest) -> tuple[dict[str, Any], dict[str, Any]]:
+def documents(
+    request: pytest.FixtureRequest, data_dir: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
     name, folder, futures = request.param
-    oracle = json.loads((DATA / "oracle" / f"{name}.json").read_text(encoding="utf-8"))
-    paths = [DATA / folder / file for file in reversed(oracle["files"])]
+    oracle = json.loads((data_dir / "oracle" / f"{name}.json").read_text(encoding="utf-8"))
+    paths = [data_dir / folder / file for file in reversed(oracle["files"])]
     normalizer = Normalizer(Registry("BINANCE", perpetual=futures), futures=futures)
     ours = summarize(read_captures(paths), normalizer)
     for book in normalizer.books.values():

@@ -28,21 +28,25 @@ from nodes.market_data.sources.binance import BinanceStreams
 from nodes.market_data.sources.replay import read_capture
 from nodes.market_data.sources.synthetic import Synthetic
 
-CAPTURE = Path(__file__).parents[2] / "../shared/data/binance_spot_raw/btcusdt_20240808.gz"
+CAPTURE = "binance_spot_raw/btcusdt_20240808.gz"
 INSTRUMENT = "BTC-USDT.BINANCE"
 MESSAGES = 3_000
 LIVE_BY = 300  # messages into a connection the client's book must be live
 
 
-def frames_of(source: str) -> list[Frame]:
-    if source == "synthetic":
-        market = Synthetic(
-            "BTCUSDT", seed=7, start_ns=17 * 10**17, start_ticks=6_123_400, events_per_s=200
-        )
-        return list(islice(market.frames(), MESSAGES))
-    if not CAPTURE.exists():
-        pytest.skip("the recordings are not on this machine")
-    return list(islice(read_capture(CAPTURE), MESSAGES))
+def synthetic_frames() -> list[Frame]:
+    market = Synthetic(
+        "BTCUSDT", seed=7, start_ns=17 * 10**17, start_ticks=6_123_400, events_per_s=200
+    )
+    return list(islice(market.frames(), MESSAGES))
+
+
+@pytest.fixture(params=["synthetic", "capture"])
+def frames(request: pytest.FixtureRequest) -> list[Frame]:
+    if request.param == "synthetic":
+        return synthetic_frames()
+    data_dir: Path = request.getfixturevalue("data_dir")
+    return list(islice(read_capture(data_dir / CAPTURE), MESSAGES))
 
 
 class Venue:
@@ -171,11 +175,9 @@ async def until_caught_up(client: Client) -> None:
         running.cancel()
 
 
-@pytest.mark.parametrize("source", ["synthetic", "capture"])
 async def test_live_source_survives_a_lost_connection_and_ends_with_the_venues_book(
-    source: str,
+    frames: list[Frame],
 ) -> None:
-    frames = frames_of(source)
     venue = Venue(frames)
     async with serving(venue) as server:
         client = Client(make_settings(server.sockets[0].getsockname()[1]), venue)
@@ -195,7 +197,7 @@ async def test_live_source_survives_a_lost_connection_and_ends_with_the_venues_b
 
 
 async def test_venue_that_refuses_connections_is_tried_again() -> None:
-    venue = Venue(frames_of("synthetic"))
+    venue = Venue(synthetic_frames())
     async with serving(venue) as server:
         port: int = server.sockets[0].getsockname()[1]
     losses: list[str] = []

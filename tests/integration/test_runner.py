@@ -124,9 +124,6 @@ def test_failing_task_ends_the_node_with_70_and_its_trace(home: Home) -> None:
 
 def test_raising_handler_ends_the_node_with_70_and_its_trace(home: Home) -> None:
     node = home.up(GENESIS__DEMO__FAULT="handler")
-    speaker = home.program.with_name("speaker.py")
-    speaker.write_text(PROGRAM.replace('"speaker" in sys.argv', "True"))
-    home.program = speaker
     home.start("--node", "speaker")
     assert node.wait(15) == 70
     assert "a handler failed" in (home.path / "logs/error.log").read_text()
