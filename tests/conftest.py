@@ -1,5 +1,7 @@
 """What all tests share. Never here: a helper that one file alone uses."""
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,14 @@ settings.register_profile("explore", max_examples=2_000, deadline=None)
 settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runtime_dir() -> Iterator[Path]:
+    """Keep the sockets of homes too deep for one in a place that ends with the tests."""
+    with tempfile.TemporaryDirectory(prefix="g") as place, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", place)
+        yield Path(place)
 
 
 @pytest.fixture(scope="session")

@@ -167,11 +167,8 @@ class Supervisor:
             path.unlink(missing_ok=True)
         if self.derived_conf != PLAIN_CONF:
             self.derived_conf.unlink(missing_ok=True)
-        for path in self.paths.run.iterdir() if self.paths.run.is_dir() else ():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        if self.paths.run.is_dir() and not self.paths.run.is_symlink():
+            shutil.rmtree(self.paths.run)
 
 
 def socket_path(paths: Paths) -> Path:

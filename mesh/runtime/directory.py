@@ -4,6 +4,7 @@ Never here: liveness; a file may outlive its node.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ import msgspec
 
 from mesh.errors import ConfigError
 from mesh.protocol.control import Record
+from mesh.runtime.settings import make_private
 from mesh.transport.sockets import IPC_PATH_MAX_BYTES
 
 PLANES: Final = "edr"  # events, durable events, requests
@@ -20,14 +22,21 @@ class Directory:
     """Records under <run>/<cluster>/nodes; sockets and locks lie beside them."""
 
     def __init__(self, run: Path, cluster: str) -> None:
+        self._run = run
         self.base = run / cluster
         self._nodes = self.base / "nodes"
         self._cache: dict[Path, tuple[int, Record]] = {}
 
     def make(self) -> None:
-        """Make the directories, closed to others."""
-        self._nodes.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.base.chmod(0o700)
+        """Make the directories, closed to others. Raises ConfigError if they are not ours."""
+        for path in (self._run, self.base, self._nodes):
+            make_private(path)
+
+    def leave(self) -> None:
+        """Remove the directories if nobody else uses them: the last to go turns off the light."""
+        with suppress(OSError):  # somebody's files are there
+            for path in (self._nodes, self.base, self._run):
+                path.rmdir()
 
     def endpoint(self, node: str, plane: str) -> str:
         """Return the fixed ipc address of a node's plane. Raises ConfigError if too long."""
@@ -38,6 +47,7 @@ class Directory:
 
     def publish(self, record: Record) -> None:
         """Write our record; readers see the old one or the new one, never a part."""
+        self.make()  # whoever left last may have removed it
         path = self._nodes / f"{record.node}.json"
         fresh = path.with_suffix(".new")
         fresh.write_bytes(msgspec.json.encode(record))

@@ -5,6 +5,8 @@ Never here: records of other nodes, sockets.
 
 import fcntl
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +15,7 @@ from mesh.errors import AlreadyRunning, ConfigError
 from mesh.storage.files import write_durably
 
 NAME_MAX: Final = 48
+PLACE_TRIES: Final = 10
 
 
 def check_name(node: str) -> str:
@@ -30,8 +33,19 @@ class RunLock:
         self.path = path
         self._descriptor = -1
 
-    def acquire(self) -> None:
-        """Take the lock. Raises AlreadyRunning if another process holds it."""
+    def acquire(self, make_place: Callable[[], None] = lambda: None) -> None:
+        """Take the lock, in a place made first. Raises AlreadyRunning if another holds it.
+
+        The place may vanish while we come, with the last node that leaves: it is made again.
+        """
+        for _ in range(PLACE_TRIES):
+            make_place()
+            with suppress(FileNotFoundError):
+                self._take()
+                return
+        raise ConfigError(f"{self.path.parent} vanishes again and again; see who removes it")
+
+    def _take(self) -> None:
         while True:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:

@@ -33,7 +33,6 @@ from mesh.runtime.settings import (
     convert,
     load_paths,
     load_toml,
-    make_private,
     section_of,
 )
 from mesh.transport.sockets import Sockets
@@ -72,11 +71,9 @@ def _run(node: str, component: Callable[[Any], Component], settings: type[Any]) 
     own = convert(section_of(config, node), node, settings)
     for path in (paths.home, paths.state, paths.logs):
         path.mkdir(parents=True, exist_ok=True)
-    make_private(paths.run)
     directory = Directory(paths.run, mesh.cluster)
-    directory.make()
     lock = RunLock(directory.base / f"{node}.lock")
-    lock.acquire()
+    lock.acquire(directory.make)
     try:
         epoch = next_epoch(paths.state / "epochs" / node)
         log = Logs(
@@ -91,6 +88,7 @@ def _run(node: str, component: Callable[[Any], Component], settings: type[Any]) 
         return uvloop.run(process.live(component(own)))
     finally:
         lock.release()
+        directory.leave()
 
 
 class Process:

@@ -76,7 +76,7 @@ def load_paths() -> Paths:
         home=home,
         state=home / "state",
         logs=home / "logs",
-        run=_run_directory(home),
+        run=run_directory(home),
         checkpoints=checkpoints if checkpoints.is_absolute() else home / checkpoints,
         config=ROOT / "config",
     )
@@ -200,7 +200,7 @@ def _set(config: dict[str, Any], path: list[str], text: str, name: str) -> None:
     table[path[-1]] = value
 
 
-def _run_directory(home: Path) -> Path:
+def run_directory(home: Path) -> Path:
     """Return a short directory for sockets: an address holds 107 bytes and no more."""
     near = home / "run"
     if len(str(near)) <= 60:

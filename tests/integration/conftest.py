@@ -14,7 +14,7 @@ from mesh.runtime.component import Component
 from mesh.runtime.directory import Directory
 from mesh.runtime.identity import next_epoch
 from mesh.runtime.logs import Logs
-from mesh.runtime.settings import Paths, make_private
+from mesh.runtime.settings import Paths
 from mesh.transport.sockets import Sockets
 
 
@@ -26,7 +26,6 @@ class LocalMesh:
             home, home / "state", home / "logs", home / "run", home / "checkpoints", home
         )
         self.paths.state.mkdir(parents=True)
-        make_private(self.paths.run)
         self.directory = Directory(self.paths.run, "test")
         self.directory.make()
         self.running: dict[str, tuple[Bus, Sockets, Logs]] = {}

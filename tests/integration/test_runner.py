@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.runtime.settings import ROOT
+from mesh.runtime.settings import ROOT, run_directory
 
 pytestmark = pytest.mark.system
 
@@ -55,6 +55,7 @@ class Home:
         self.path = path
         self.program = path / "demo.py"
         self.program.write_text(PROGRAM)
+        self.run = run_directory(path)
         self.started: list[subprocess.Popen[str]] = []
 
     def start(self, *words: str, **environment: str) -> "subprocess.Popen[str]":
@@ -96,7 +97,7 @@ def test_sigterm_drains_and_leaves_nothing(home: Home) -> None:
     node = home.up()
     node.send_signal(signal.SIGTERM)
     assert node.wait(15) == 0
-    assert [path for path in (home.path / "run").rglob("*") if not path.is_dir()] == []
+    assert not home.run.exists()
 
 
 def test_second_copy_is_refused_with_75(home: Home) -> None:

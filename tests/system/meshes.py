@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mesh.runtime.settings import ROOT
+from mesh.runtime.settings import ROOT, run_directory
 
 COMMAND = [sys.executable, "-c", "from mesh.cli import main; main()"]
 
@@ -69,8 +69,7 @@ class Mesh:
         return found
 
     def leftovers(self) -> list[Path]:
-        return [
-            path
-            for path in self.home.rglob("*")
-            if path.is_socket() or "run" in path.relative_to(self.home).parts[:-1]
-        ]
+        """Return sockets in the home, and the run directory with all in it, wherever it is."""
+        run = run_directory(self.home)
+        sockets = [path for path in self.home.rglob("*") if path.is_socket()]
+        return [*sockets, *([run, *run.rglob("*")] if run.exists() else [])]

@@ -61,3 +61,4 @@ async def test_replayed_captures_are_traded_on_and_the_books_agree(
     finally:
         await asyncio.to_thread(mesh.run, "down")
     assert mesh.processes() == []
+    assert mesh.leftovers() == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mesh.runtime.client import Client
-from mesh.runtime.settings import ROOT, load_paths
+from mesh.runtime.settings import ROOT, load_paths, run_directory
 from nodes.topology import TOPOLOGY
 from tests.system.books import wait_for
 from tests.system.meshes import free_port
@@ -32,12 +32,13 @@ def checkout(target: Path) -> Path:
 
 
 async def test_unactivated_from_the_root_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, runtime_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = checkout(tmp_path / "g")
     environment = {
         "PATH": "/usr/bin:/bin",
         "HOME": str(tmp_path),
+        "XDG_RUNTIME_DIR": str(runtime_dir),
         "API_PORT": str(free_port()),
         "WS_PORT": str(free_port()),
     }
@@ -64,4 +65,4 @@ async def test_unactivated_from_the_root_directory(
     finally:
         supervisord.send_signal(signal.SIGTERM)
         supervisord.wait(60)
-    assert list((home / "run").rglob("*.*")) == []
+    assert not run_directory(home).exists()

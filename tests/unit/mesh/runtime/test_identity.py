@@ -46,3 +46,23 @@ def test_epochs_grow_also_when_the_clock_went_back(tmp_path: Path) -> None:
 def test_bad_names_are_refused(name: str) -> None:
     with pytest.raises(ConfigError):
         check_name(name)
+
+
+def test_place_that_vanishes_while_we_come_is_made_again(tmp_path: Path) -> None:
+    made = 0
+
+    def make() -> None:
+        nonlocal made
+        made += 1
+        if made == 2:  # the first time the last node to leave was faster
+            (tmp_path / "run").mkdir()
+
+    lock = RunLock(tmp_path / "run" / "risk.lock")
+    lock.acquire(make)
+    assert made == 2
+    lock.release()
+
+
+def test_place_that_cannot_be_kept_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="vanishes"):
+        RunLock(tmp_path / "run" / "risk.lock").acquire()
