@@ -13,6 +13,7 @@ from mesh.errors import (
     LocalProtocolError,
     MeshError,
     NotFound,
+    OutcomeUnknown,
     Overloaded,
     StorageError,
 )
@@ -84,7 +85,7 @@ class Serving:
         except MeshError as error:
             call.fail(error)
         except TimeoutError:
-            call.fail(MeshError(f"{method} took longer than the deadline"))
+            call.fail(OutcomeUnknown(f"{method} took longer than the deadline"))
         except Exception as error:  # noqa: BLE001  # a handler's bug answers its caller; the node goes on
             self._log.failure("handler_failed", error, method=method)
             call.fail(MeshError(f"{method}: {type(error).__name__} in the handler"))

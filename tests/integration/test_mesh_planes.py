@@ -34,6 +34,10 @@ class Speaker(Component):
     async def never(self, _: None) -> None:
         await asyncio.Event().wait()
 
+    @request("speaker.brief", timeout_s=0.02)
+    async def brief(self, _: None) -> None:
+        await asyncio.Event().wait()
+
 
 class Listener(Component):
     """Remembers what it hears."""
@@ -179,11 +183,21 @@ async def test_no_answer_in_time_is_unknown_and_no_peer_is_unavailable(mesh: Any
     await mesh.start("speaker", Speaker())
     caller = Listener()
     await mesh.start("listener", caller)
+    await caller.call("speaker.double", 1, dict)  # the session stands: what follows is sent
     with pytest.raises(OutcomeUnknown):
         await caller.call("speaker.never", None, dict, timeout_s=0.2)
     mesh.crash("speaker")
     with pytest.raises(Unavailable):
         await caller.call("speaker.double", 1, dict, timeout_s=0.2)
+
+
+async def test_handler_cut_at_its_own_deadline_is_unknown_to_the_caller(mesh: Any) -> None:
+    """The callee may give up a little before the caller does: the outcome is the same."""
+    await mesh.start("speaker", Speaker())
+    caller = Listener()
+    await mesh.start("listener", caller)
+    with pytest.raises(OutcomeUnknown, match="longer than the deadline"):
+        await caller.call("speaker.brief", None, dict, timeout_s=30.0)
 
 
 async def test_caller_that_waits_is_served_by_the_restarted_node(mesh: Any) -> None:
