@@ -46,5 +46,7 @@ def show(found: dict[str, Any], *, as_json: bool) -> None:
         return
     print(f"{found['name']}  ({found['machine']['cores']} cores, commit {found['commit']})")
     for row in found["results"]:
-        what, *rest = row.items()
-        print(f"  {what[1]:<28}" + "  ".join(f"{key} {value:>10}" for key, value in rest))
+        figures = {key: value for key, value in row.items() if key not in ("what", "ratio_to")}
+        for to, ratios in row.get("ratio_to", {}).items():
+            figures |= {f"{key} / {to}": value for key, value in ratios.items()}
+        print(f"  {row['what']:<28}" + "  ".join(f"{k} {v:>9}" for k, v in figures.items()))

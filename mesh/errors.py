@@ -104,6 +104,18 @@ class Expired(Refused):
     code = "DEADLINE"
 
 
+class VersionMismatch(Refused):
+    """No version of the wire is spoken on both sides."""
+
+    code = "VERSION"
+
+
+class StaleEpoch(Refused):
+    """A newer run of the caller is known."""
+
+    code = "STALE_EPOCH"
+
+
 class Fenced(Refused):
     """A newer run or term has taken over."""
 
@@ -146,6 +158,12 @@ class StorageError(MeshError):
     """The disk failed; exit 70 and recover from what is on it."""
 
     code = "STORAGE"
+
+
+class TooSlow(MeshError):
+    """This process cannot follow what it hears; a new one must. Exit 71."""
+
+    code = "TOO_SLOW"
 
 
 class ConfigError(MeshError):

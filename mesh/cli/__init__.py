@@ -41,6 +41,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "security": {
         "token": "Make a token for REST, WebSocket and dashboard and print it.",
         "init": "Create the directories and the file of tokens.",
+        "keys": "Make, rotate and revoke the CURVE keys of nodes on other hosts.",
     },
 }
 HOMES = {verb: module for module, verbs in GROUPS.items() for verb in verbs}

@@ -1,6 +1,6 @@
-"""Verbs of security: token, init; and the file of tokens, which holds hashes alone.
+"""Verbs of security: token, init, keys; and the file of tokens, which holds hashes alone.
 
-Never here: checking tokens, which gateway and api do.
+Never here: checking tokens, which gateway and api do; secrets on the screen.
 """
 
 import contextlib
@@ -13,8 +13,13 @@ from pathlib import Path
 import click
 
 from mesh.cli import show
+from mesh.cli.failures import NOT_FOUND, REFUSED, Failure
+from mesh.cli.supervision import default_nodes
+from mesh.errors import Conflict, NotFound
+from mesh.protocol.access import GUEST
 from mesh.protocol.tokens import Scope, Tokens
 from mesh.runtime.access import TOKENS_FILE
+from mesh.runtime.keys import Entry, KeyStore, load_access
 from mesh.runtime.settings import Paths, load_paths
 from mesh.storage.files import write_durably
 
@@ -101,3 +106,96 @@ def init(json_: bool) -> None:
     with held(paths.state):
         save(paths, load(paths))
     show.either(json_, {"home": str(paths.home)}, lambda: click.echo(f"ready: {paths.home}"))
+
+
+@click.group()
+def keys() -> None:
+    """Make, rotate and revoke the CURVE keys of nodes on other hosts.
+
+    Secrets are files of mode 0600 and never shown; keys/authorized.toml says whose keys are good.
+    Every verb takes --json.
+    """
+
+
+@keys.command("init")
+@show.as_json
+def keys_init(json_: bool) -> None:
+    """Make a key for every default node; refuses to overwrite any."""
+    with store() as files:
+        access = load_access(load_paths())
+        roles = {node: access.role_of(node) or GUEST for node in default_nodes()}
+        made = files.create(roles)
+    where = files.directory
+    show.either(
+        json_,
+        {"directory": str(where), "nodes": {n: e.current for n, e in made.nodes.items()}},
+        lambda: click.echo(
+            f"keys of {len(made.nodes)} nodes are in {where}; restart the mesh to use them"
+        ),
+    )
+
+
+@keys.command("add")
+@click.argument("node")
+@click.option("--role", help="What it may do; by default as its name says, else guest.")
+@show.as_json
+def keys_add(node: str, role: str | None, json_: bool) -> None:
+    """Make a key for one more NODE; running nodes know it within a second."""
+    with store() as files:
+        access = load_access(load_paths())
+        role = role or access.role_of(node) or GUEST
+        access.assign({node: role})
+        entry = files.add(node, role)
+    tell(json_, node, entry, f"{node} has a key as {role}; start it, here or with a copy of keys/")
+
+
+@keys.command("rotate")
+@click.argument("node")
+@click.option("--finish", is_flag=True, help="Drop the old key, once NODE runs with the new one.")
+@show.as_json
+def keys_rotate(node: str, finish: bool, json_: bool) -> None:
+    """Give NODE a new key in two steps: rotate, restart NODE, rotate --finish."""
+    with store() as files:
+        entry = files.finish(node) if finish else files.rotate(node)
+    next_step = (
+        f"the old key of {node} is void; sessions that used it end within a second"
+        if finish
+        else f"both keys of {node} are good now; "
+        f"`genesis restart {node}`, then `genesis keys rotate {node} --finish`"
+    )
+    tell(json_, node, entry, next_step)
+
+
+@keys.command("revoke")
+@click.argument("node")
+@show.as_json
+def keys_revoke(node: str, json_: bool) -> None:
+    """Take every key of NODE out of force, at once."""
+    with store() as files:
+        files.revoke(node)
+    show.either(
+        json_,
+        {"node": node},
+        lambda: click.echo(f"no key of {node} is good any more; it is out within a second"),
+    )
+
+
+@contextlib.contextmanager
+def store() -> Iterator[KeyStore]:
+    """Open the key files for one who changes them; others wait. Refusals say what to do."""
+    paths = load_paths()
+    try:
+        with held(paths.state):
+            yield KeyStore(paths)
+    except (Conflict, NotFound) as error:
+        code = REFUSED if isinstance(error, Conflict) else NOT_FOUND
+        raise Failure(code, str(error)) from None
+
+
+def tell(json_: bool, node: str, entry: Entry, line: str) -> None:
+    """Print what is public of a node's keys, or *line*, which says how to go on."""
+    show.either(
+        json_,
+        {"node": node, "role": entry.role, "current": entry.current, "next": entry.next or None},
+        lambda: click.echo(line),
+    )

@@ -1,75 +1,326 @@
-"""Catch-up: a durable stream is applied in offset order, without holes, at least once.
+"""CatchUp: a durable stream is applied in offset order, without holes, at least once.
 
-    LIVE --HEAD beyond applied, gap--> FETCHING --page reaches the end--> LIVE
+    SUBSCRIBED --HEAD--> FETCHING --target reached--> LIVE --gap, overflow, beacon--> FETCHING
+    any --log_id changed--> FETCHING from 0, Reset     any --beyond the end--> HALTED, Ahead
+    FETCHING --retention overtook us--> FETCHING from first, Gone
 
-While FETCHING live frames are dropped: the fetch will bring them.
+A consumer hears some topics of the journal, so its offsets have holes by nature. The owner
+therefore sends an index before the records of a group: it names the topic of every offset,
+and whoever hears it knows which records must follow. Whatever does not follow was lost.
 
-Never here: I/O, the journal, timers for retries.
+While FETCHING live records wait in a buffer behind the target; when the target is reached
+they follow. Records are handed out by take() one at a time and confirmed by done(): when
+the consumer is slow nothing is asked for, so the owner's journal is the queue.
+
+Never here: I/O, the journal, decoding.
 """
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final, Generic, TypeAlias, TypeVar
 
-from mesh.protocol.sequence import DELIVER, SequenceTracker
+import msgspec
+
+from mesh.protocol import topics
+from mesh.protocol.control import StreamHead
+
+Item = TypeVar("Item")
+
+BUFFER_MAX: Final = 50_000  # live records behind the target; beyond it they are fetched
+READY_MAX: Final = 4_096  # records handed over and not yet taken
+WINDOW: Final = 4  # fetches under way
+RANGE: Final = 512  # offsets a fetch looks at
+STALL_S: Final = 5.0  # a fetch without an answer is asked again
+RETRY_S: Final = 0.05
+RETRY_S_MAX: Final = 5.0
+
+
+class Stage(Enum):
+    """Where a consumer stands."""
+
+    SUBSCRIBED = auto()  # no HEAD yet
+    FETCHING = auto()
+    LIVE = auto()
+    HALTED = auto()  # an operator must look
+
+
+SUBSCRIBED = Stage.SUBSCRIBED
+FETCHING = Stage.FETCHING
+LIVE = Stage.LIVE
+HALTED = Stage.HALTED
+
+
+class Range(msgspec.Struct, frozen=True):
+    """Fetch what lies in after < offset <= to of the journal."""
+
+    log_id: str
+    after: int
+    to: int
+
+
+class Reset(msgspec.Struct, frozen=True):
+    """The owner's journal began anew: what we know of it is of another log."""
+
+    was: str
+    now: str
+
+
+class Gone(msgspec.Struct, frozen=True):
+    """Retention overtook us: offsets after..first-1 cannot be had any more."""
+
+    after: int
+    first: int
+
+
+class Ahead(msgspec.Struct, frozen=True):
+    """We know of more than the journal holds: it is an old copy. The stream halts."""
+
+    known: int
+    last: int
+
+
+Notice: TypeAlias = Reset | Gone | Ahead
 
 
 @dataclass(slots=True)
-class CatchUp:
-    """Decide for one publisher's journal what to apply and when to fetch.
+class CatchUp(Generic[Item]):
+    """Decide for one publisher's journal what to apply and what to fetch.
 
-    applied: last offset whose effect is stored. Call :meth:`want` to see whether a fetch
-    is due (after which offset), then hand the page to :meth:`page`.
+    applied: last offset whose effect is stored. Offsets at or below it never come out again.
     """
 
+    prefixes: tuple[str, ...] = ("",)
     log_id: str = ""
     applied: int = 0
-    fetching: bool = False
-    target: int = 0  # the newest offset known to exist
-    sequences: SequenceTracker = field(default_factory=SequenceTracker)
+    stage: Stage = SUBSCRIBED
+    position: int = 0  # offsets up to here were handed to ready
+    target: int = 0  # to be fetched up to here; what lies behind comes live
+    announced: int = 0  # offsets up to here are accounted for: fetched, or named by an index
+    first: int = 1  # the oldest offset that the owner keeps
+    taken: int = 0  # being applied right now
+    overflows: int = 0
+    ready: deque[tuple[int, Item]] = field(default_factory=deque)
+    buffer: deque[tuple[int, Item]] = field(default_factory=deque)
+    due: deque[int] = field(default_factory=deque)  # named by an index, not here yet
+    _asked: dict[int, tuple[int, float]] = field(default_factory=dict)  # after to (to, since)
+    _pages: dict[int, tuple[int, list[tuple[int, Item]]]] = field(default_factory=dict)
+    _fails: int = 0
+    _not_before: float = 0.0
 
-    def head(self, epoch: int, heads: dict[str, int], log_id: str, last: int) -> bool:
-        """Learn a HEAD; return True if the journal is not the one we were reading."""
-        self.sequences.head(epoch, heads)
-        reset = bool(self.log_id) and log_id != self.log_id
-        if reset or not self.log_id:
-            self.log_id = log_id
-        if reset:
-            self.applied = 0
-        self.target = last if reset else max(self.target, last)
-        self.fetching = self.target > self.applied
-        return reset
+    def begin(self, log_id: str, applied: int) -> None:
+        """Start behind *applied* of journal *log_id*, as the consumer stored it."""
+        self.log_id, self.applied = log_id, applied
+        self.position = self.target = self.announced = applied
 
-    def live(self, epoch: int, topic: str, seq: int, offset: int) -> bool:
-        """Return True if a live frame is to be applied now; otherwise a fetch brings it."""
-        if offset <= self.applied:
-            return False
-        verdict, gap = self.sequences.frame(epoch, topic, seq)
-        self.target = max(self.target, offset)
-        if not self.sequences.synced:  # a new run whose HEAD is still to come
-            self.fetching = bool(self.log_id)
-            return False
-        if verdict is not DELIVER or gap is not None or self.fetching or not self.log_id:
-            self.fetching = self.fetching or gap is not None
-            return False
-        self.applied = offset
-        return True
+    def head(self, stream: StreamHead, *, began: bool) -> list[Notice]:
+        """Learn where the journal stands; behind this HEAD everything comes live or as a gap.
 
-    def want(self) -> int | None:
-        """Return the offset after which to fetch, None if live."""
-        return self.applied if self.fetching else None
+        began: it is the first HEAD of a run of the owner, so nothing of that run was heard.
+        """
+        if self.stage is HALTED:
+            return []
+        notices: list[Notice] = []
+        if self.log_id and stream.log_id != self.log_id:
+            notices.append(Reset(self.log_id, stream.log_id))
+            self._restart()
+        elif began and stream.last < self.announced:
+            known = self.announced
+            self.halt()
+            return [Ahead(known, stream.last)]
+        self.log_id, self.first = stream.log_id, stream.first
+        self._aim(stream.last)
+        return [*notices, *self._overtaken()]
 
-    def record(self, offset: int) -> bool:
-        """Return True if a fetched record is to be applied now."""
-        if offset <= self.applied:
-            return False
-        self.applied = offset
-        return True
+    def index(self, log_id: str, first: int, topic_names: Sequence[str]) -> None:
+        """Learn the topics of the offsets from *first* on, whose records follow in the pipe."""
+        last = first + len(topic_names) - 1
+        if self.stage in (SUBSCRIBED, HALTED) or log_id != self.log_id or last <= self.announced:
+            return
+        if self.due or first > self.announced + 1:  # what was due, or an index, was lost
+            self._aim(first - 1)
+        self.due.extend(
+            offset
+            for offset, topic in enumerate(topic_names, first)
+            if offset > self.announced and self._hears(topic)
+        )
+        self.announced = last
+        self._advance()
 
-    def page(self, through: int, last: int) -> None:
-        """Learn the end of a page: offsets up to *through* were looked at."""
-        self.applied = max(self.applied, through)
-        self.target = max(self.target, last)
-        self.fetching = self.applied < self.target
+    def live(self, offset: int, item: Item) -> None:
+        """Take a live record."""
+        if self.stage in (SUBSCRIBED, HALTED) or offset <= max(self.position, self.target):
+            return
+        if self.due and self.due[0] == offset:
+            self.due.popleft()
+        elif offset > self.announced or (self.due and offset > self.due[0]):
+            self._aim(offset - 1)  # its index, or records before it, were lost
+            self.announced = max(self.announced, offset)
+            while self.due and self.due[0] <= offset:
+                self.due.popleft()
+        else:
+            return  # a copy of one that was here already
+        if self.stage is LIVE and len(self.ready) < READY_MAX:
+            self.ready.append((offset, item))
+            self._advance()
+        elif self.stage is LIVE or len(self.buffer) >= BUFFER_MAX:
+            self.overflows += 1
+            self._aim(offset)
+        else:
+            self.buffer.append((offset, item))
+
+    def beacon(self, stream: StreamHead) -> None:
+        """Learn a heartbeat, which came behind every live record it counts."""
+        if self.stage in (SUBSCRIBED, HALTED) or stream.log_id != self.log_id:
+            return
+        self.first = stream.first
+        if stream.last > self.announced or (self.due and self.due[0] <= stream.last):
+            self._aim(stream.last)
+
+    def asks(self, now: float) -> list[Range]:
+        """Return the fetches to send now: a window of ranges, none while the consumer is slow."""
+        if self.stage is not FETCHING or now < self._not_before:
+            return []
+        for after in [a for a, (_, since) in self._asked.items() if now - since > STALL_S]:
+            del self._asked[after]
+        asks = []
+        after = self.position
+        while after < self.target and len(self._asked) + len(self._pages) < WINDOW:
+            if len(self.ready) >= READY_MAX:
+                break
+            page, asked = self._pages.get(after), self._asked.get(after)
+            if page is not None:
+                after = page[0]
+            elif asked is not None:
+                after = asked[0]
+            else:
+                to = min(after + RANGE, self.target)
+                self._asked[after] = (to, now)
+                asks.append(Range(self.log_id, after, to))
+                after = to
+        return asks
+
+    def page(
+        self, asked: Range, through: int, items: list[tuple[int, Item]], first: int
+    ) -> list[Notice]:
+        """Learn the answer to *asked*: the records up to through; the oldest kept is first."""
+        if asked.log_id != self.log_id or self._asked.pop(asked.after, None) is None:
+            return []
+        self._fails, self.first = 0, first
+        notices = self._overtaken()
+        if through > asked.after >= self.position:
+            self._pages[asked.after] = (through, items)
+        self._hand_over()
+        return notices
+
+    def failed(self, asked: Range, now: float, dice: float) -> None:
+        """Learn that *asked* got no answer: ask again after a while. dice: 0..1."""
+        self._asked.pop(asked.after, None)
+        pause = min(RETRY_S * 2 ** min(self._fails, 10), RETRY_S_MAX)
+        self._fails += 1
+        self._not_before = now + pause * (0.5 + dice / 2)
+
+    def take(self) -> tuple[int, Item] | None:
+        """Return the next record to apply, None if there is none now. Apply it, then done()."""
+        while self.ready:
+            offset, item = self.ready.popleft()
+            if offset > self.applied:
+                self.taken = offset
+                return offset, item
+        return None
+
+    def done(self, offset: int) -> None:
+        """Learn that the effect of *offset* is stored."""
+        self.applied, self.taken = max(self.applied, offset), 0
+
+    def confirm(self) -> int:
+        """Return the offset up to which nothing is left to apply: also what others only said."""
+        if not self.ready and not self.taken and self.stage is not HALTED:
+            self.applied = max(self.applied, self.position)
+        return self.applied
+
+    def halt(self) -> None:
+        """Stop this stream until the process begins anew."""
+        self.stage = HALTED
+        self.ready.clear()
+        self.buffer.clear()
+
+    @property
+    def lag(self) -> int:
+        """Return how many offsets are known and not yet applied."""
+        done = self.applied if self.ready else max(self.applied, self.position)
+        return max(0, self.announced - done)
+
+    def next_deadline(self, now: float) -> float | None:
+        """Return when asks() has something to say at the latest without a new event."""
+        if self.stage is not FETCHING:
+            return None
+        stalls = [since + STALL_S for _, since in self._asked.values()]
+        if now < self._not_before:
+            return self._not_before
+        return min(stalls, default=None)
 
     def check(self) -> None:
         """Assert every invariant."""
-        assert self.fetching or self.applied >= self.target or not self.log_id
+        if self.stage is HALTED:
+            return
+        assert self.position <= self.announced
+        assert self.target <= self.announced
+        assert self.stage is not LIVE or (self.position >= self.target and not self.buffer)
+        assert len(self.buffer) <= BUFFER_MAX
+        offsets = [offset for offset, _ in (*self.ready, *self.buffer)]
+        assert offsets == sorted(set(offsets))
+        assert all(offset > self.target for offset, _ in self.buffer)
+
+    def _hears(self, topic: str) -> bool:
+        return any(topics.matches(prefix, topic) for prefix in self.prefixes)
+
+    def _aim(self, target: int) -> None:
+        """Fetch up to *target* before anything live; what waits in the buffer lies behind it."""
+        self.target = max(self.target, target)
+        self.announced = max(self.announced, target)
+        while self.buffer and self.buffer[0][0] <= self.target:
+            self.buffer.popleft()
+        while self.due and self.due[0] <= self.target:
+            self.due.popleft()
+        self.stage = FETCHING
+        self._hand_over()
+
+    def _advance(self) -> None:
+        """While LIVE nothing is missing before the first record that is due."""
+        if self.stage is LIVE:
+            self.position = self.due[0] - 1 if self.due else self.announced
+
+    def _hand_over(self) -> None:
+        while (page := self._pages.pop(self.position, None)) is not None:
+            through, items = page
+            self.ready.extend(items)
+            self.position = through
+        for after in [after for after in self._pages if after < self.position]:
+            del self._pages[after]
+        if self.stage is FETCHING and self.position >= self.target:
+            self._asked.clear()
+            self._pages.clear()
+            self.stage = LIVE
+            self.ready.extend(self.buffer)
+            self.buffer.clear()
+            self._advance()
+
+    def _overtaken(self) -> list[Notice]:
+        if self.position + 1 >= self.first or self.stage is HALTED:
+            return []
+        gone = Gone(self.position, self.first)
+        self._asked.clear()
+        self._pages.clear()
+        self.position = self.first - 1
+        self._aim(self.position)
+        return [gone]
+
+    def _restart(self) -> None:
+        self.applied = self.position = self.target = self.announced = 0
+        for queue in (self.ready, self.buffer, self.due):
+            queue.clear()
+        self.taken = 0
+        self._asked.clear()
+        self._pages.clear()

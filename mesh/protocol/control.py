@@ -40,15 +40,34 @@ class Record(Message, frozen=True):
     endpoints: dict[str, str]  # plane (e, d, r) to address
     log_id: str = ""  # of its journal
     wire: tuple[int, int] = (1, 1)
+    tcp: dict[str, str] = {}  # plane to the address that other hosts use
+    host_id: str = ""
+    schemas: dict[int, tuple[int, ...]] = {}  # schema to a fingerprint per field
+
+
+class StreamHead(Message, frozen=True):
+    """A durable stream as its owner has it: offsets first..last can be fetched."""
+
+    name: str
+    log_id: str
+    first: int
+    last: int
 
 
 class Head(Message, frozen=True):
-    """The answer to a probe: from here on everything arrives or shows as a gap."""
+    """The answer to a probe: from here on everything arrives or shows as a gap.
+
+    Many topics come as several pages, one behind the other in the same pipe.
+    """
 
     epoch: int
-    heads: dict[str, int]  # topic to last sequence
-    log_id: str = ""
-    last: int = 0  # newest offset of the journal
+    wire_min: int
+    wire_max: int
+    heads: dict[str, int]  # topic to last sequence, of the topics probed for
+    streams: tuple[StreamHead, ...] = ()
+    denied: tuple[str, ...] = ()  # prefixes that this subscriber may not hear
+    page: int = 0
+    pages: int = 1
 
 
 class Heartbeat(Message, frozen=True):
@@ -68,6 +87,8 @@ class Heartbeat(Message, frozen=True):
     latency_p50_us: int
     latency_p99_us: int
     figures: dict[str, float] = {}
+    heads: dict[str, int] = {}  # topic to last sequence, of the plane it is sent on
+    streams: tuple[StreamHead, ...] = ()
 
 
 class Register(Message, frozen=True):
@@ -114,18 +135,20 @@ class Bye(Message, frozen=True):
 
 
 class Welcome(Message, frozen=True):
-    """The answer to a greeting on the request plane."""
+    """The answer to a greeting on the request plane; wire: the version both speak."""
 
     node: str
     epoch: int
+    wire: int = 1
 
 
 class Hello(Message, frozen=True):
-    """A greeting on the request plane: who asks."""
+    """A greeting on the request plane: who asks; its epoch is in the frame's header."""
 
     cluster: str
     node: str
-    epoch: int
+    wire_min: int
+    wire_max: int
 
 
 class Failure(Message, frozen=True):
@@ -137,17 +160,37 @@ class Failure(Message, frozen=True):
     retry_after_ms: int = 0
 
 
+class LogIndex(Message, frozen=True):
+    """The topics of the offsets from first on, whose records follow in the same pipe."""
+
+    log_id: str
+    first: int
+    topics: tuple[str, ...]
+
+
+class Snapshot(Message, frozen=True):
+    """Ask for the last values whose topics begin with one of prefixes, behind topic after."""
+
+    prefixes: tuple[str, ...]
+    after: str = ""
+
+
 class SnapshotPage(Message, frozen=True):
-    """Last values whose topics begin with the asked prefixes: frames as published."""
+    """Some last values in order of topic: frames as published.
+
+    after: where to go on, "" at the end.
+    """
 
     frames: tuple[bytes, ...]
+    after: str = ""
 
 
 class Fetch(Message, frozen=True):
-    """Ask a journal for what follows an offset on some prefixes."""
+    """Ask a journal for the records of some prefixes in the range after < offset <= to."""
 
     log_id: str
     after: int
+    to: int
     prefixes: tuple[str, ...]
 
 
@@ -157,7 +200,15 @@ class FetchPage(Message, frozen=True):
     log_id: str
     frames: tuple[bytes, ...]
     through: int
-    last: int
+    first: int  # the oldest offset still kept
+    last: int  # the newest
+
+
+class Ack(Message, frozen=True):
+    """A consumer has stored the effects of a journal up to offset."""
+
+    log_id: str
+    offset: int
 
 
 SCHEMAS: Final[dict[type, int]] = {
@@ -168,4 +219,5 @@ SCHEMAS: Final[dict[type, int]] = {
     Bye: 0x05,
     Record: 0x06,
     NodeState: 0x07,
+    LogIndex: 0x08,
 }

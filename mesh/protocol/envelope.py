@@ -9,7 +9,9 @@ Never here: the meaning of payloads, sockets.
 
 import struct
 import zlib
+from collections.abc import Callable
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +25,7 @@ TOPIC_MAX_BYTES: Final = 200
 EVENT_MAX_BYTES: Final = 256 * 1024  # HEAD; a publisher's own cap is lower
 RPC_MAX_BYTES: Final = 256 * 1024
 EXT_MAX_BYTES: Final = 4096
+EXT_KEY: Final = 1  # conflation key
 
 DURABLE_FLAG: Final = 1 << 0
 REPLAY: Final = 1 << 1
@@ -35,6 +38,8 @@ MUST_UNDERSTAND: Final = 0xFF00  # an unknown bit among these: drop
 
 _EVENT: Final = struct.Struct("<BBHIIIQQQQQ")
 _RPC: Final = struct.Struct("<BBBBIQQIHH16s")
+_pack_event, _unpack_event = _EVENT.pack, _EVENT.unpack_from
+NAMES_MAX: Final = 16_384  # topics whose spelling is remembered; a publisher has 10,000 at most
 EVENT_HEADER_BYTES: Final = _EVENT.size
 RPC_HEADER_BYTES: Final = _RPC.size
 assert EVENT_HEADER_BYTES == 56
@@ -110,66 +115,81 @@ def method_id(method: str) -> int:
 
 def encode_event(event: Event, max_bytes: int = EVENT_MAX_BYTES) -> bytes:
     """Return the frame of *event*. Raises LocalProtocolError above *max_bytes*."""
-    topic = event.topic.encode("latin-1" if event.topic.startswith("\xff") else "utf-8")
-    frame = b"".join(
-        (
-            topic,
-            b"\0",
-            _EVENT.pack(
-                EVENT_MAGIC,
-                WIRE,
-                event.flags,
-                event.schema,
-                event.nid,
-                len(event.ext),
-                event.epoch,
-                event.seq,
-                event.offset,
-                event.ts_recv,
-                event.ts_sent,
-            ),
-            event.ext,
-            event.payload,
-        )
+    return encode_numbered(event, event.nid, event.epoch, event.seq, max_bytes)
+
+
+def encode_numbered(
+    event: Event, nid: int, epoch: int, seq: int, max_bytes: int, offset: int | None = None
+) -> bytes:
+    """Return the frame of *event* as publisher *nid* numbers it. Raises LocalProtocolError."""
+    header = _pack_event(
+        EVENT_MAGIC,
+        WIRE,
+        event.flags,
+        event.schema,
+        nid,
+        len(event.ext),
+        epoch,
+        seq,
+        event.offset if offset is None else offset,
+        event.ts_recv,
+        event.ts_sent,
     )
+    frame = _name_of(event.topic) + header + event.ext + event.payload
     if len(frame) > max_bytes:
         raise LocalProtocolError(f"event on {event.topic} has {len(frame)} bytes, {max_bytes} max")
     return frame
 
 
-def decode_event(frame: bytes) -> Event:
-    """Return the event in *frame*. Raises RemoteProtocolError on any fault in it."""
+@lru_cache(maxsize=NAMES_MAX)
+def _name_of(topic: str) -> bytes:
+    """Return the bytes of *topic* and the NUL behind them."""
+    return topic.encode("latin-1" if topic.startswith("\xff") else "utf-8") + b"\0"
+
+
+@lru_cache(maxsize=NAMES_MAX)
+def _topic_of(name: bytes) -> str:
+    """Return the topic in *name*. Raises RemoteProtocolError.
+
+    Probe topics begin with 0xFF, which is no UTF-8: their bytes stay readable.
+    """
+    try:
+        return name.decode("latin-1" if name[0] == 0xFF else "utf-8")
+    except UnicodeDecodeError:
+        raise RemoteProtocolError("event frame whose topic is not UTF-8") from None
+
+
+def decode_event(frame: bytes, mark: int = 0) -> Event:
+    """Return the event in *frame*, with flags *mark* added. Raises RemoteProtocolError."""
     nul = frame.find(b"\0", 0, 256)
     start = nul + 1
     if nul < 1 or len(frame) < start + EVENT_HEADER_BYTES:
         raise RemoteProtocolError("event frame too short or without topic")
     magic, wire, flags, schema, nid, ext_len, epoch, seq, offset, ts_recv, ts_sent = (
-        _EVENT.unpack_from(frame, start)
+        _unpack_event(frame, start)
     )
     if magic != EVENT_MAGIC or wire != WIRE:
         raise RemoteProtocolError(f"event frame of wire {wire}, {WIRE} is spoken here")
     if flags & MUST_UNDERSTAND:
         raise RemoteProtocolError(f"event frame with unknown flags {flags:#x}")
-    body = start + EVENT_HEADER_BYTES
-    if ext_len > EXT_MAX_BYTES or body + ext_len > len(frame):
-        raise RemoteProtocolError("event frame with a false ext length")
-    try:
-        # Probe topics begin with 0xFF, which is no UTF-8: keep their bytes readable.
-        topic = frame[:nul].decode("utf-8" if frame[0] != 0xFF else "latin-1")
-    except UnicodeDecodeError:
-        raise RemoteProtocolError("event frame whose topic is not UTF-8") from None
+    body, ext = start + EVENT_HEADER_BYTES, b""
+    if ext_len:
+        if ext_len > EXT_MAX_BYTES or body + ext_len > len(frame):
+            raise RemoteProtocolError("event frame with a false ext length")
+        ext = frame[body : body + ext_len]
+        body += ext_len
     return Event(
-        topic,
+        _topic_of(frame[:nul]),
         schema,
         nid,
         epoch,
         seq,
-        frame[body + ext_len :],
-        flags,
+        frame[body:],
+        flags | mark,
         offset,
         ts_recv,
         ts_sent,
-        frame[body : body + ext_len],
+        ext,
     )
 
 
@@ -217,6 +237,28 @@ def decode_rpc(frame: bytes) -> Rpc:
         prio,
         idem,
     )
+
+
+def conflation_key(event: Event) -> str:
+    """Return what tells events of one topic apart when only the newest counts."""
+    try:
+        key = decode_value(event.ext).get(EXT_KEY)
+    except (RemoteProtocolError, AttributeError):
+        key = None
+    return event.topic if key is None else f"{event.topic} {key}"
+
+
+def decoder(kind: Any = None) -> Callable[[bytes], Any]:
+    """Return a function that does what decode_value does with *kind*, prepared once."""
+    decode = _decoder.decode if kind is None else msgspec.msgpack.Decoder(kind).decode
+
+    def decoded(payload: bytes) -> Any:
+        try:
+            return decode(payload)
+        except Exception as error:  # noqa: BLE001  # one boundary: whatever bytes do to a decoder is a reject
+            raise RemoteProtocolError(f"payload is not {kind or 'MessagePack'}: {error}") from None
+
+    return decoded
 
 
 def encode_value(value: object) -> bytes:

@@ -3,23 +3,30 @@
 Never here: payloads, sockets, repair.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 import msgspec
+
+from mesh.protocol import topics
 
 
 class Verdict(Enum):
     """What to do with a frame."""
 
     DELIVER = auto()
+    EARLY = auto()  # of a run whose HEAD is still to come: that HEAD covers it
     DUPLICATE = auto()
     STALE = auto()  # of an older run of the publisher
+    UNWANTED = auto()  # was on its way when its topic was dropped
 
 
 DELIVER = Verdict.DELIVER
+EARLY = Verdict.EARLY
 DUPLICATE = Verdict.DUPLICATE
 STALE = Verdict.STALE
+UNWANTED = Verdict.UNWANTED
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -40,8 +47,9 @@ class SequenceTracker:
 
     epoch: int = 0
     synced: bool = False  # a HEAD of this run was heard
-    widened: bool = False  # topics were added; those not met before have no baseline yet
+    settled: tuple[str, ...] | None = None  # while topics are added: the prefixes HEAD covered
     expected: dict[str, int] = field(default_factory=dict)
+    frames: int = 0
     duplicates: int = 0
     stale: int = 0
     missed: int = 0
@@ -54,41 +62,77 @@ class SequenceTracker:
         began = epoch > self.epoch or not self.synced
         if epoch > self.epoch:
             self._begin(epoch)
+        if not self.synced:
+            self.expected.clear()  # an EARLY frame may have overtaken this HEAD: a gap will tell
         gaps = []
         for topic, last in heads.items():
             known = self.expected.get(topic)
-            first = known or (last + 1 if self.widened else 1)
+            first = known or (1 if self._is_settled(topic) else last + 1)
             if self.synced and last >= first:
                 gaps.append(self._gap(topic, first, last))
             self.expected[topic] = max(known or 1, last + 1)
-        self.synced, self.widened = True, False
+        self.synced, self.settled = True, None
         return began, gaps
 
-    def widen(self) -> None:
-        """Learn that topics are being added: until the next HEAD the new ones are no gap."""
-        self.widened = True
+    def beacon(self, epoch: int, heads: dict[str, int]) -> list[Gap]:
+        """Learn heads that came behind all they count; return the gaps they show."""
+        self.frames += 1
+        if epoch != self.epoch or not self.synced:
+            return []
+        gaps = []
+        for topic, last in heads.items():
+            known = self.expected.get(topic)
+            if known is None and not self._is_settled(topic):
+                continue  # being added: its HEAD is on the way
+            if last >= (first := known or 1):
+                gaps.append(self._gap(topic, first, last))
+                self.expected[topic] = last + 1
+        return gaps
+
+    def widen(self, settled: Iterable[str]) -> None:
+        """Learn that topics are being added to the *settled* prefixes: until the next HEAD
+        a topic that only the new ones hear has no baseline."""
+        if self.settled is None:
+            self.settled = tuple(settled)
 
     def frame(self, epoch: int, topic: str, seq: int) -> tuple[Verdict, Gap | None]:
         """Judge one frame; the gap, if any, lies just before it."""
+        self.frames += 1
         if epoch != self.epoch:
             if epoch < self.epoch:
                 self.stale += 1
                 return STALE, None
             self._begin(epoch)
-        expected = self.expected.get(topic, 1 if self.synced and not self.widened else seq)
+        expected = self.expected.get(topic)
+        if seq == expected:
+            self.expected[topic] = seq + 1
+            return DELIVER if self.synced else EARLY, None
+        if expected is None:
+            expected = 1 if self.synced and self._is_settled(topic) else seq
         if seq < expected:
             self.duplicates += 1
             return DUPLICATE, None
         self.expected[topic] = seq + 1
+        if not self.synced:
+            return EARLY, None
         return DELIVER, None if seq == expected else self._gap(topic, expected, seq - 1)
 
-    def forget(self, prefix: str) -> None:
-        """Learn that topics with *prefix* are heard no longer."""
-        for topic in [topic for topic in self.expected if topic.startswith(prefix)]:
-            del self.expected[topic]
+    def forget(self, prefix: str, kept: Iterable[str] = ()) -> None:
+        """Learn that *prefix* is heard no longer, though what *kept* hears still is."""
+        for topic in [topic for topic in self.expected if topics.matches(prefix, topic)]:
+            if not any(topics.matches(other, topic) for other in kept):
+                del self.expected[topic]
+
+    def check(self) -> None:
+        """Assert every invariant."""
+        assert all(expected >= 1 for expected in self.expected.values())
+        assert self.epoch or not self.expected
+
+    def _is_settled(self, topic: str) -> bool:
+        return self.settled is None or any(topics.matches(p, topic) for p in self.settled)
 
     def _begin(self, epoch: int) -> None:
-        self.epoch, self.synced, self.widened = epoch, False, False
+        self.epoch, self.synced, self.settled = epoch, False, None
         self.expected.clear()
 
     def _gap(self, topic: str, first: int, last: int) -> Gap:

@@ -4,6 +4,7 @@ Never here: what is said on a topic.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from mesh.errors import LocalProtocolError
@@ -12,8 +13,12 @@ from mesh.protocol.envelope import TOPIC_MAX_BYTES
 HEARTBEAT: Final = "!hb"
 VIEW: Final = "!view"
 MODE: Final = "!mode"
+LOG: Final = "!log"
 
 PROBE_MARK: Final = b"\xff"
+PROBE_MAX_BYTES: Final = 255
+_LISTED: Final = b"\x1e"  # before each prefix of a probe
+_EXACT: Final = b"\x1f"  # stands for the NUL of an exact one
 _TOPIC: Final = re.compile(r"[a-z!][^\x00-\x1f\x7f]*")
 
 
@@ -41,6 +46,28 @@ def longest(prefixes: dict[str, int], topic: str) -> int | None:
     return None if found is None else prefixes[found]
 
 
-def probe(token: int) -> bytes:
-    """Return the probe topic of a 64-bit *token*: NUL-free, above any UTF-8, so sorted last."""
-    return PROBE_MARK + f"{token:016x}".encode()
+def probe(token: int, prefixes: Iterable[str] = ()) -> bytes:
+    """Return the probe topic of a 64-bit *token* that asks for the heads of *prefixes*.
+
+    NUL-free, and above any UTF-8, so sorted last. A list that would make it longer than
+    255 bytes is left out: then all heads are asked for.
+    """
+    bare = PROBE_MARK + f"{token:016x}".encode()
+    listed = bare + b"".join(
+        _LISTED + prefix.encode().replace(b"\0", _EXACT) for prefix in sorted(prefixes)
+    )
+    return listed if len(listed) <= PROBE_MAX_BYTES else bare
+
+
+def probed(topic: bytes) -> tuple[str, ...] | None:
+    """Return the prefixes that probe *topic* lists, () for all. None: it is no probe."""
+    if not topic.startswith(PROBE_MARK) or not 17 <= len(topic) <= PROBE_MAX_BYTES:
+        return None
+    token, *listed = topic[1:].split(_LISTED)
+    if len(token) != 16:
+        return None
+    try:
+        int(token, 16)
+        return tuple(prefix.replace(_EXACT, b"\0").decode() for prefix in listed)
+    except ValueError:  # not hexadecimal, not UTF-8
+        return None

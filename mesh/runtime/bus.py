@@ -1,4 +1,4 @@
-"""Bus: one node's publishers, responder, journal and peers, behind the calls of a component.
+"""Bus: one node's planes, log and peers, behind the calls of a component.
 
 Never here: signals, heartbeats, the order of start and stop (runner).
 """
@@ -10,13 +10,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+import msgspec
+
 from mesh.clock import monotonic_s, wall_ns
 from mesh.errors import LocalProtocolError, MeshError, RemoteProtocolError
 from mesh.protocol import envelope, topics
+from mesh.protocol.access import Access
+from mesh.protocol.catchup import HALTED
+from mesh.protocol.commits import Applied
 from mesh.protocol.control import (
     DURABLE,
     LASTVALUE,
     SCHEMAS,
+    Ack,
     Fetch,
     FetchPage,
     Heartbeat,
@@ -24,23 +30,28 @@ from mesh.protocol.control import (
     ModeChange,
     NodeState,
     Record,
+    Snapshot,
     SnapshotPage,
     View,
     Welcome,
 )
-from mesh.protocol.envelope import DURABLE_FLAG, Event
+from mesh.protocol.envelope import TOMBSTONE, WIRE, Event
+from mesh.protocol.evolution import fingerprint
 from mesh.protocol.mode import SAFE, parse_mode
 from mesh.runtime.component import Component, RawSink
-from mesh.runtime.directory import Directory
-from mesh.runtime.handlers import Bound, EventMeta, bind, meta_of
+from mesh.runtime.directory import Directory, host_id
+from mesh.runtime.dispatch import Paces
+from mesh.runtime.handlers import Bound, EventMeta, meta_of
 from mesh.runtime.health import Health, rss_bytes
+from mesh.runtime.inbound import Inbound
+from mesh.runtime.keys import Keyring
 from mesh.runtime.logs import Logs
-from mesh.runtime.peers import DurableInterest, Peers
+from mesh.runtime.peers import Peers
+from mesh.runtime.planes import JOURNALS, Addresses, Planes
 from mesh.runtime.serving import Serving
 from mesh.runtime.settings import Paths
-from mesh.storage.journal import Applied, Journal
-from mesh.transport.pubsub import DURABLE_CAP_BYTES, Publisher
-from mesh.transport.rpc import Responder
+from mesh.runtime.streams import DurableLog
+from mesh.storage.journal import Journal, Retention
 from mesh.transport.sockets import Sockets
 
 SYSTEM_SAYS: Final = {topics.HEARTBEAT: 0}
@@ -48,13 +59,18 @@ SYSTEM_SAYS: Final = {topics.HEARTBEAT: 0}
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Who this process is."""
+    """Who this process is, and by what rules it lives."""
 
     node: str
     epoch: int
     cluster: str
     paths: Paths
     log: Logs
+    access: Access
+    retention: Retention
+    listen: str = ""
+    advertise: str = ""
+    keys: Keyring | None = None
 
 
 class Bus:
@@ -71,88 +87,113 @@ class Bus:
         self.node, self.epoch, self.paths, self.log = run.node, run.epoch, run.paths, run.log
         self.mode, self.mode_epoch, self.term = SAFE, 0, 0
         self.view: dict[str, NodeState] = {}
-        self.state = "starting"  # ready
+        self.state = "starting"  # ready, degraded, draining
         self.health = Health(monotonic_s())
-        self._beats = 0
+        self.paces = Paces()
+        self._run, self._beats = run, 0
         self._component, self._tasks, self._directory = component, tasks, directory
         self._running: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._nid = envelope.node_id(run.cluster, run.node)
         self._schemas = {**SCHEMAS, **component.schemas}
+        self._fingerprints = {n: fingerprint(kind) for kind, n in self._schemas.items()}
         self._says: dict[str, int] = {**SYSTEM_SAYS, **component.says}
+        self._inbound = Inbound(component, self)
+        self._keeps: dict[str, bool] = {}
         self._raw_sinks: dict[tuple[str, RawSink], Callable[[Event, Record], None]] = {}
-        every_node: dict[str, Callable[..., Any]] = {
-            "mesh.snapshot": self._snapshot,
-            "mesh.fetch": self._fetch,
-            "mesh.request": self._untyped,
-        }
         self._serving = Serving(
-            component, every_node, log=self.log, health=self.health, spawn=self.spawn
+            component,
+            {
+                "mesh.snapshot": self._snapshot,
+                "mesh.fetch": self._fetch,
+                "mesh.ack": self._ack,
+                "mesh.request": self._untyped,
+            },
+            log=self.log,
+            health=self.health,
+            spawn=self.spawn,
+            durable_log=lambda: self._log,
         )
-        self._planes = self._open(sockets, directory, run.cluster)
-        hello = Hello(run.cluster, run.node, run.epoch)
-        self.peers = Peers(self._loop, sockets, directory, hello, self.spawn)
+        hello = Hello(run.cluster, run.node, WIRE, WIRE)
+        self.peers = Peers(
+            self._loop, sockets, directory, hello, run.epoch, run.access, self.spawn
+        )
+        self.peers.schemas, self.peers.keys = self._fingerprints, run.keys
+        self._open(sockets)
 
     @property
     def journal(self) -> Journal:
         """Return the journal. Raises LocalProtocolError for a node without DURABLE topics."""
-        if self._journal is None:
-            raise LocalProtocolError(f"{self.node} declares no DURABLE topic, so has no journal")
-        return self._journal
+        return self.durable_log.journal
+
+    @property
+    def record(self) -> Record:
+        """Return how others reach this run."""
+        return Record(
+            self.node,
+            self._nid,
+            self.epoch,
+            os.getpid(),
+            self._serving.names,
+            self._says,
+            self._ipc,
+            self._log.journal.log_id if self._log else "",
+            (WIRE, WIRE),
+            self._planes.tcp,
+            host_id(),
+            self._fingerprints,
+        )
 
     def start(self) -> None:
         """Publish our record and hear what the component's marks ask for."""
         self._directory.publish(self.record)
-        self.peers.on_gap = lambda node, gap: self.log.info(
+        listeners = self.peers.listeners
+        listeners.on_gap = lambda node, gap: self.log.info(
             "gap", publisher=node, topic=gap.topic, first=gap.first, last=gap.last
         )
-        self._bind_events()
+        listeners.on_trouble = lambda node, why: self.log.warning("link", publisher=node, why=why)
+        listeners.on_drained = self.paces.flush
+        self._inbound.bind()
         self.subscribe(topics.MODE + "\0", self._on_mode)
         self.subscribe(topics.VIEW + "\0", self._on_view)
         self.peers.scan()
 
-    def emit(self, topic: str, value: object, *, ts_recv: int) -> None:
-        """Publish an EPHEMERAL or LASTVALUE event. Raises LocalProtocolError if not declared."""
-        kind = topics.longest(self._says, topic)
-        if kind is None or kind == DURABLE:
-            raise LocalProtocolError(f"{self.node} did not declare {topic}, or it is DURABLE")
+    def emit(self, topic: str, value: object, *, ts_recv: int, ended: bool = False) -> None:
+        """Publish an EPHEMERAL or LASTVALUE event. Raises LocalProtocolError if not declared.
+
+        ended: value is the topic's last; a tombstone says so.
+        """
+        keep = self._keeps.get(topic)
+        if keep is None:
+            keep = self._keep(topic)
         self.health.events_out += 1
-        self._planes["e"].publish(
-            topic,
-            self._schemas.get(type(value), 0),
-            envelope.encode_value(value),
-            ts_recv=ts_recv,
-            ts_sent=wall_ns(),
-            keep=kind == LASTVALUE,
-        )
+        event = self._event(topic, value, ts_recv, flags=TOMBSTONE if ended else 0)
+        if keep and self._log is not None and topic[0] != "!":
+            # It may follow from what is not on disk yet, and must not be known before that.
+            self._log.when_settled(partial(self._planes.events.publish, event, keep=True))
+        else:
+            self._planes.events.publish(event, keep=keep)
 
     async def commit(
-        self, records: tuple[tuple[str, object], ...], applied: EventMeta | None
+        self,
+        records: tuple[tuple[str, object], ...],
+        applied: EventMeta | None,
+        *,
+        patient: bool,
     ) -> int:
-        """Append DURABLE events in one transaction, then publish them."""
-        publisher, now = self._planes["d"], wall_ns()
-        heads: dict[str, int] = {}
-        rows = []
-        for topic, value in records:
+        """Store DURABLE events in one transaction, then publish them; see DurableLog.store."""
+        for topic, _ in records:
             if topics.longest(self._says, topic) != DURABLE:
                 raise LocalProtocolError(f"{self.node} did not declare {topic} as DURABLE")
-            seq = heads[topic] = heads[topic] + 1 if topic in heads else publisher.next_seq(topic)
-            schema = self._schemas.get(type(value), 0)
-            frame = partial(
-                self._durable_frame, topic, schema, envelope.encode_value(value), seq, now
-            )
-            rows.append((topic, schema, frame))
-        done = None if applied is None else Applied(applied.node, applied.log_id, applied.offset)
-        stored = self.journal.append(rows, done)
-        self.health.events_out += len(stored)
-        for row in stored:
-            publisher.send(row.topic, row.frame, publisher.next_seq(row.topic), row.offset)
-        return self.journal.last
+        events = tuple(self._event(topic, value, 0) for topic, value in records)
+        done = () if applied is None else (_applied(applied),)
+        self.health.events_out += len(events)
+        return await self.durable_log.store(events, applied=done, patient=patient)
 
     def drain(self) -> None:
         """Refuse new requests from now on, and say so."""
         self.state, self._serving.draining = "draining", True
-        self.emit(topics.HEARTBEAT, self.heartbeat(), ts_recv=0)
+        self.beat()
 
     async def call_raw(
         self, method: str, body: bytes, timeout_s: float, target: str | None
@@ -192,11 +233,11 @@ class Bus:
         """Hear a prefix untyped."""
 
         def heard(event: Event, record: Record) -> None:
-            self._count(event)
+            self.health.events_in += 1
             try:
                 sink(event.payload, event.schema, meta_of(event, record.node, record.log_id))
             except RemoteProtocolError as error:  # theirs: drop, count, go on
-                self._reject(event, error)
+                self.reject(event, error)
 
         self._raw_sinks[prefix, sink] = heard
         self.peers.subscribe(prefix, heard)
@@ -211,6 +252,17 @@ class Bus:
         """Put a figure into the heartbeat."""
         self.health.figures[name] = number
 
+    def beat(self) -> None:
+        """Publish how this node is, behind all it counts, on every plane."""
+        beat = self.heartbeat()
+        for publisher in (self._planes.events, self._planes.durable):
+            if publisher is not None:
+                outbound = publisher.outbound
+                told = msgspec.structs.replace(
+                    beat, heads=outbound.beacon(), streams=outbound.streams
+                )
+                publisher.publish(self._event(topics.HEARTBEAT, told, 0))
+
     def heartbeat(self) -> Heartbeat:
         """Return how this node is now."""
         self._beats += 1
@@ -218,7 +270,7 @@ class Bus:
         rate_in, rate_out = health.rates(monotonic_s())
         return Heartbeat(
             self._beats,
-            self.state,
+            self._state(),
             self.mode.value,
             self.mode_epoch,
             self.term,
@@ -230,131 +282,26 @@ class Bus:
             round(rate_out, 1),
             health.latency_us(0.5),
             health.latency_us(0.99),
-            health.figures,
+            {**health.figures, **self.peers.counters(), **self.paces.counters()},
         )
+
+    def rebind(self) -> None:
+        """Cut every peer off and let in anew those that still may; a key was revoked."""
+        self._planes.rebind()
 
     def close(self) -> None:
         """Close everything. Closing twice is fine."""
         self.peers.close()
-        self._responder.close()
-        for publisher in self._planes.values():
-            publisher.close()
-        if self._journal is not None:
-            self._journal.close()
+        self._planes.close()
 
-    def _open(self, sockets: Sockets, directory: Directory, cluster: str) -> dict[str, Publisher]:
-        durable = DURABLE in self._says.values()
-        endpoints = {plane: directory.endpoint(self.node, plane) for plane in "er"}
-        planes = {
-            "e": Publisher(self._loop, sockets, endpoints["e"], nid=self._nid, epoch=self.epoch)
-        }
-        self._journal: Journal | None = None
-        if durable:
-            endpoints["d"] = directory.endpoint(self.node, "d")
-            self._journal = Journal(self.paths.state / f"{self.node}.sqlite3")
-            planes["d"] = Publisher(
-                self._loop,
-                sockets,
-                endpoints["d"],
-                nid=self._nid,
-                epoch=self.epoch,
-                durable=True,
-            )
-            planes["d"].log_id = self._journal.log_id
-            planes["d"].last_offset = self._journal.last
-        self._responder = Responder(
-            self._loop,
-            sockets,
-            endpoints["r"],
-            Welcome(self.node, self.epoch),
-            cluster,
-            self._serving.serve,
-        )
-        self._endpoints = endpoints
-        return planes
+    def enqueue(self, bound: Bound, value: object, meta: EventMeta) -> bool:
+        """Queue an event for a coroutine of the component."""
+        return self._component.enqueue(bound, value, meta)
 
-    @property
-    def record(self) -> Record:
-        """Return how others reach this run."""
-        return Record(
-            self.node,
-            self._nid,
-            self.epoch,
-            os.getpid(),
-            self._serving.names,
-            self._says,
-            self._endpoints,
-            self._journal.log_id if self._journal else "",
-        )
-
-    def _durable_frame(
-        self, topic: str, schema: int, payload: bytes, seq: int, now: int, offset: int
-    ) -> bytes:
-        event = Event(
-            topic, schema, self._nid, self.epoch, seq, payload, DURABLE_FLAG, offset, now, now
-        )
-        return envelope.encode_event(event, DURABLE_CAP_BYTES)
-
-    # What comes in.
-
-    def _bind_events(self) -> None:
-        marked = [
-            (mark, bind(getattr(self._component, name)))
-            for name in dir(type(self._component))
-            for mark in getattr(getattr(type(self._component), name), "event_marks", ())
-        ]
-        durable = [(mark.prefix, bound) for mark, bound in marked if mark.durable]
-        if durable:  # first, so that every feed of a journal is opened with its reader
-            prefixes = tuple(prefix for prefix, _ in durable)
-            deliver = partial(self._deliver, durable)
-            self.peers.follow(DurableInterest(prefixes, self._start_offset, deliver))
-        for mark, bound in marked:
-            if not mark.durable:
-                self.peers.subscribe(mark.prefix, partial(self._dispatch, bound))
-
-    def _dispatch(self, bound: Bound, event: Event, record: Record) -> None:
-        self._count(event)
-        try:
-            value = envelope.decode_value(event.payload, bound.kind)
-        except MeshError as error:
-            self._reject(event, error)
-            return
-        meta = meta_of(event, record.node, record.log_id)
-        if bound.is_async:
-            self.health.drops += not self._component.enqueue(bound, value, meta)
-        else:
-            bound.call(*(value, meta)[: bound.arguments])
-
-    def _reject(self, event: Event, error: MeshError) -> None:
+    def reject(self, event: Event, error: MeshError) -> None:
+        """Count an event that cannot be read."""
         self.health.drops += 1
         self.log.debug("reject", topic=event.topic, why=str(error))
-
-    async def _deliver(
-        self, handlers: list[tuple[str, Bound]], event: Event, record: Record
-    ) -> None:
-        self._count(event)
-        meta = meta_of(event, record.node, record.log_id)
-        for prefix, bound in handlers:
-            if topics.matches(prefix, event.topic):
-                value = envelope.decode_value(event.payload, bound.kind)
-                result = bound.call(*(value, meta)[: bound.arguments])
-                if result is not None:
-                    await result
-
-    def _start_offset(self, node: str, log_id: str) -> int | None:
-        if self._journal is not None:
-            applied = self._journal.applied(node)
-            if applied is not None:
-                return applied.offset if applied.log_id == log_id else 0
-        return self._component.applied_offset(node, log_id)
-
-    def _count(self, event: Event) -> None:
-        self.health.events_in += 1
-        if not event.flags:
-            self.health.latency(wall_ns() - event.ts_sent)
-
-    def _on_mode(self, payload: bytes, schema: int, meta: EventMeta) -> None:
-        self.learn_mode(envelope.decode_value(payload, ModeChange))
 
     def learn_mode(self, change: ModeChange) -> None:
         """Take the coordinator's mode unless a newer one is known."""
@@ -362,21 +309,96 @@ class Bus:
             self.mode = parse_mode(change.mode)
             self.term, self.mode_epoch = change.term, change.mode_epoch
 
+    @property
+    def durable_log(self) -> DurableLog:
+        """Return the log. Raises LocalProtocolError where nothing durable is said or heard."""
+        if self._log is None:
+            raise LocalProtocolError(f"{self.node} has no DURABLE topic and so no journal")
+        return self._log
+
+    def _state(self) -> str:
+        halted = any(r.catchup.stage is HALTED for r in self.peers.readers.values())
+        full = self._log is not None and self._log.full
+        if self.state == "ready" and (halted or full or self.paces.late):
+            return "degraded"
+        return self.state
+
+    def _open(self, sockets: Sockets) -> None:
+        says_durable = DURABLE in self._says.values()
+        planes = "edr" if says_durable else "er"
+        self._ipc = {plane: self._directory.endpoint(self.node, plane) for plane in planes}
+        self._log: DurableLog | None = None
+        self._planes = Planes(
+            self._loop,
+            sockets,
+            Addresses(self._ipc, self._run.listen, self._run.advertise),
+            self._run.access,
+            nid=self._nid,
+            epoch=self.epoch,
+        )
+        if says_durable:
+            self._planes.publish_durable()
+        if says_durable or self._inbound.durable:
+            place = self.paths.state / JOURNALS
+            place.mkdir(parents=True, exist_ok=True)
+            journal = Journal(place / f"{self.node}.sqlite3", keep=self._run.retention)
+            self._log = self._planes.open_log(journal, self.node, self._die)
+        self._planes.respond(
+            Welcome(self.node, self.epoch, WIRE), self._run.cluster, self._serving.serve
+        )
+
+    def _die(self, error: BaseException) -> None:
+        """End the node: its disk failed."""
+
+        async def die() -> None:
+            raise error
+
+        self.spawn(die(), "journal failed")
+
+    def _keep(self, topic: str) -> bool:
+        """Return whether *topic* is LASTVALUE, and remember it: topics are bounded."""
+        kind = topics.longest(self._says, topic)
+        if kind is None or kind == DURABLE:
+            raise LocalProtocolError(f"{self.node} did not declare {topic}, or it is DURABLE")
+        self._keeps[topic] = kind == LASTVALUE
+        return self._keeps[topic]
+
+    def _event(self, topic: str, value: object, ts_recv: int, flags: int = 0) -> Event:
+        now = wall_ns()
+        return Event(
+            topic,
+            self._schemas.get(type(value), 0),
+            self._nid,
+            self.epoch,
+            0,
+            envelope.encode_value(value),
+            flags,
+            0,
+            ts_recv or now,
+            now,
+        )
+
+    def _on_mode(self, payload: bytes, schema: int, meta: EventMeta) -> None:
+        self.learn_mode(envelope.decode_value(payload, ModeChange))
+
     def _on_view(self, payload: bytes, schema: int, meta: EventMeta) -> None:
         view: View = envelope.decode_value(payload, View)
         self.view = {state.node: state for state in view.nodes}
 
     # What every node answers.
 
-    def _snapshot(self, prefixes: tuple[str, ...]) -> SnapshotPage:
-        return SnapshotPage(self._planes["e"].snapshot(prefixes))
+    def _snapshot(self, ask: Snapshot) -> SnapshotPage:
+        return SnapshotPage(*self._planes.events.outbound.snapshot(ask.prefixes, ask.after))
 
     async def _untyped(self, ask: tuple[str, Any], caller: str) -> Any:
         return await self._component.process_request(ask[0], ask[1], caller)
 
     def _fetch(self, ask: Fetch) -> FetchPage:
-        journal = self.journal
-        if ask.log_id != journal.log_id:
-            return FetchPage(journal.log_id, (), 0, journal.last)
-        page = journal.page(ask.after, ask.prefixes)
-        return FetchPage(journal.log_id, page.frames, page.through, journal.last)
+        return self.durable_log.fetch(ask)
+
+    async def _ack(self, ack: Ack, caller: str) -> None:
+        await self.durable_log.ack(caller, ack)
+
+
+def _applied(meta: EventMeta) -> Applied:
+    return Applied(meta.node, meta.log_id, meta.offset)

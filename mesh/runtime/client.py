@@ -12,11 +12,13 @@ from typing import Any, Self, TypeAlias
 from mesh.clock import wall_ns
 from mesh.protocol import envelope
 from mesh.protocol.control import Hello, Record
-from mesh.protocol.envelope import Event
+from mesh.protocol.envelope import WIRE, Event
 from mesh.runtime.directory import Directory
 from mesh.runtime.handlers import EventMeta, meta_of
+from mesh.runtime.keys import load_access
 from mesh.runtime.peers import Peers
 from mesh.runtime.settings import MeshSettings, Paths, convert, load_toml, section_of
+from mesh.transport.auth import Authenticator, Door
 from mesh.transport.sockets import Sockets
 
 RawSink: TypeAlias = Callable[[bytes, int, EventMeta], None]
@@ -27,21 +29,25 @@ class Client:
 
     def __init__(self, paths: Paths) -> None:
         mesh = convert(section_of(load_toml(paths), "mesh"), "mesh", MeshSettings)
-        self._cluster = mesh.cluster
+        self._cluster, self._access = mesh.cluster, load_access(paths)
         self._directory = Directory(paths.run, mesh.cluster)
         self._stack = AsyncExitStack()
         self._running: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
-        sockets = Sockets()
+        sockets, loop = Sockets(), asyncio.get_running_loop()
         self._stack.callback(sockets.close)
+        door = Authenticator(loop, sockets, Door())
+        self._stack.callback(door.close)
         node = f"cli.{os.getpid()}"
         self._peers = Peers(
-            asyncio.get_running_loop(),
+            loop,
             sockets,
             self._directory,
-            Hello(self._cluster, node, wall_ns() // 1_000_000),
+            Hello(self._cluster, node, WIRE, WIRE),
+            wall_ns() // 1_000_000,
+            self._access,
             lambda coro, name: self._running.append(tasks.create_task(coro, name=name)),
         )
         self._stack.callback(self._close)

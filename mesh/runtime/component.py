@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 from mesh.clock import monotonic_s, wall_ns
 from mesh.protocol import envelope
+from mesh.protocol.catchup import Notice
 from mesh.protocol.control import DeliveryClass, Heartbeat, ModeChange, NodeState, Record
 from mesh.protocol.mode import SAFE, SystemMode
 from mesh.runtime.handlers import REQUEST_TIMEOUT_S, Bound, EventMeta, event, request
@@ -49,13 +50,17 @@ class BusPort(Protocol):
     def learn_mode(self, change: ModeChange) -> None:
         """Take a mode unless a newer one is known."""
 
-    def emit(self, topic: str, value: object, *, ts_recv: int) -> None:
+    def emit(self, topic: str, value: object, *, ts_recv: int, ended: bool = False) -> None:
         """Publish an EPHEMERAL or LASTVALUE event."""
 
     async def commit(
-        self, records: tuple[tuple[str, object], ...], applied: EventMeta | None
+        self,
+        records: tuple[tuple[str, object], ...],
+        applied: EventMeta | None,
+        *,
+        patient: bool,
     ) -> int:
-        """Append DURABLE events, then publish them."""
+        """Store DURABLE events, then publish them."""
 
     async def call_raw(
         self, method: str, body: bytes, timeout_s: float, target: str | None
@@ -227,20 +232,41 @@ class Component(ComponentAPI):
         """Save what must not be lost; the node is draining."""
 
     def applied_offset(self, node: str, log_id: str) -> int | None:
-        """Return the offset of *node*'s journal whose effect is stored; None: from now on."""
+        """Return the offset of *node*'s journal whose effect is stored; None: from now on.
+
+        Asked only where no offset of it was ever committed with an effect.
+        """
         return None
 
+    def on_log_notice(self, node: str, notice: Notice) -> None:
+        """Learn that *node*'s journal is another (Reset), lost records (Gone) or is an old
+        copy (Ahead, its stream has halted). It is in the error log already."""
+
     def emit(self, topic: str, value: object, *, ts_recv: int = 0) -> None:
-        """Publish an EPHEMERAL or LASTVALUE event; never blocks."""
+        """Publish an EPHEMERAL or LASTVALUE event; never blocks.
+
+        A last value is sent only when all that was committed before it is on disk.
+        """
         self.bus.emit(topic, value, ts_recv=ts_recv)
 
-    async def commit(self, *records: tuple[str, object], applied: EventMeta | None = None) -> int:
-        """Append DURABLE events to the journal, then publish; return the last offset.
+    def retire(self, topic: str, value: object) -> None:
+        """End a LASTVALUE topic, whose last value was *value*: its hearers forget it."""
+        self.bus.emit(topic, value, ts_recv=0, ended=True)
 
-        applied: the durable event that caused them; its offset is stored in the same
-        transaction. Raises StorageError, which ends the node.
+    async def commit(
+        self,
+        *records: tuple[str, object],
+        applied: EventMeta | None = None,
+        patient: bool = False,
+    ) -> int:
+        """Store DURABLE events in one transaction, then publish; return the last offset.
+
+        On return they are on disk. applied: the durable event that caused them; its offset is
+        stored in the same transaction. Raises Unavailable (executed: no) when the disk is
+        full; patient ones, which are decided and cannot be undone, wait for space instead.
+        Cancelling the wait does not take them back. Another failure of the disk ends the node.
         """
-        return await self.bus.commit(records, applied)
+        return await self.bus.commit(records, applied, patient=patient)
 
     async def call(
         self,

@@ -4,6 +4,7 @@ Never here: liveness; a file may outlive its node.
 """
 
 import os
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,21 @@ from mesh.runtime.settings import make_private
 from mesh.transport.sockets import IPC_PATH_MAX_BYTES
 
 PLANES: Final = "edr"  # events, durable events, requests
+_MACHINE: Final = Path("/etc/machine-id")
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
+_NETWORK: Final = Path("/proc/self/ns/net")
+
+
+def host_id() -> str:
+    """Return what tells whether two processes can reach each other's ipc paths: machine, boot
+    and network namespace."""
+    parts = []
+    for path in (_MACHINE, _BOOT):
+        with suppress(OSError):
+            parts.append(path.read_text().strip())
+    with suppress(OSError):
+        parts.append(str(_NETWORK.stat().st_ino))
+    return f"{zlib.crc32(' '.join(parts).encode()):08x}"
 
 
 class Directory:

@@ -4,110 +4,168 @@ Never here: decisions about gaps (mesh.protocol.catchup), the storing of offsets
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
-from mesh.errors import MeshError
-from mesh.protocol import envelope
-from mesh.protocol.catchup import CatchUp
-from mesh.protocol.control import Fetch, FetchPage, Head
-from mesh.protocol.envelope import Event
+from mesh.errors import MeshError, StorageError
+from mesh.protocol import envelope, topics
+from mesh.protocol.catchup import HALTED, CatchUp, Notice, Range
+from mesh.protocol.control import Ack, Fetch, FetchPage, Head, LogIndex, StreamHead
+from mesh.protocol.envelope import REPLAY, Event
 
-QUEUE_MAX: Final = 8192  # beyond it live frames are dropped: a fetch brings them
 FETCH_TIMEOUT_S: Final = 2.0
-RETRY_S: Final = 0.1
+ACK_S: Final = 0.2
+TURN: Final = 64  # events applied before the loop gets its turn
+TRIES: Final = 5  # of one event
+RETRY_S: Final = 0.05
+
+Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None], str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a reader needs of its owner.
+
+    start(log_id) is the log and the offset to begin behind, None for "from now on". deliver
+    is awaited for each event in turn. poisoned(event, error) is awaited when an event failed five
+    times; it returns whether to go on behind it. notice tells of resets, holes and halts.
+    """
+
+    start: Callable[[str], tuple[str, int] | None]
+    fetch: Callable[[Fetch, float], Awaitable[FetchPage]]
+    ack: Callable[[Ack], Awaitable[None]]
+    deliver: Callable[[Event], Awaitable[None]]
+    poisoned: Callable[[Event, Exception], Awaitable[bool]]
+    notice: Callable[[Notice], None]
+    dice: Callable[[], float]
+    spawn: Spawn
 
 
 class DurableReader:
-    """Own the catch-up of one publisher; :meth:`run` is its only task.
-
-    start(log_id) is the offset to begin behind, None for "from now on". deliver is awaited
-    for each event in turn; what it raises ends the node.
-    """
+    """Own the catch-up of one publisher; :meth:`run` applies, fetches run beside it."""
 
     def __init__(
-        self,
-        *,
-        prefixes: tuple[str, ...],
-        start: Callable[[str], int | None],
-        fetch: Callable[[Fetch, float], Awaitable[FetchPage]],
-        deliver: Callable[[Event], Awaitable[None]],
+        self, loop: asyncio.AbstractEventLoop, node: str, prefixes: tuple[str, ...], hooks: Hooks
     ) -> None:
-        self.prefixes = prefixes
-        self._start, self._fetch, self._deliver = start, fetch, deliver
-        self._queue: deque[Event | Head] = deque()
+        self.node, self.prefixes, self._loop, self._hooks = node, prefixes, loop, hooks
+        self.catchup: CatchUp[Event] = CatchUp(prefixes)
+        self.durable = False  # the owner stores offsets: acknowledge them
         self._wake = asyncio.Event()
-        self._catchup = CatchUp()
-        self.overflows = 0
+        self._acked = -1
 
     @property
     def lag(self) -> int:
         """Return how many offsets are known and not yet applied."""
-        return max(0, self._catchup.target - self._catchup.applied)
+        return self.catchup.lag
 
     def on_event(self, event: Event) -> None:
-        """Take a live frame."""
-        self._put(event)
+        """Take a live frame of the durable plane."""
+        if event.topic == topics.LOG:
+            index: LogIndex = envelope.decode_value(event.payload, LogIndex)
+            self.catchup.index(index.log_id, index.first, index.topics)
+        elif event.offset:
+            self.catchup.live(event.offset, event)
+        self._wake.set()
 
-    def on_head(self, head: Head) -> None:
+    def on_live(self, head: Head, began: bool) -> None:
         """Take a HEAD: the publisher was (re)connected."""
-        self._put(head)
+        stream = _of(head.streams)
+        if stream is None:
+            return
+        if not self.catchup.log_id:
+            start = self._hooks.start(stream.log_id)
+            self.durable = start is not None
+            self.catchup.begin(*(start or (stream.log_id, stream.last)))
+        self._tell(self.catchup.head(stream, began=began))
+        self._wake.set()
+
+    def on_beacon(self, streams: tuple[StreamHead, ...]) -> None:
+        """Take a heartbeat: what it counts has been sent before it."""
+        stream = _of(streams)
+        if stream is not None:
+            self.catchup.beacon(stream)
+            self._wake.set()
 
     async def run(self) -> None:
         """Apply what comes, for ever. Cancelling is safe between two events."""
+        self._hooks.spawn(self._acknowledge(), f"acknowledge to {self.node}")
+        applied = 0
         while True:
-            if self._catchup.want() is not None:
-                await self._fetch_page()
-            elif self._queue:
-                await self._take(self._queue.popleft())
+            for asked in self.catchup.asks(self._loop.time()):
+                self._hooks.spawn(self._fetch(asked), f"fetch of {self.node}")
+            taken = self.catchup.take()
+            if taken is None:
+                await self._idle()
+                continue
+            offset, event = taken
+            if await self._apply(event):
+                self.catchup.done(offset)
             else:
-                self._wake.clear()
-                await self._wake.wait()
+                self.catchup.halt()
+            applied += 1
+            if applied % TURN == 0:
+                await asyncio.sleep(0)
 
-    def _put(self, item: Event | Head) -> None:
-        if len(self._queue) >= QUEUE_MAX:
-            self._queue.popleft()
-            self.overflows += 1
-            self._catchup.fetching = bool(self._catchup.log_id)
-        self._queue.append(item)
+    async def _idle(self) -> None:
+        self._wake.clear()
+        now = self._loop.time()
+        due = self.catchup.next_deadline(now)
+        try:
+            async with asyncio.timeout(None if due is None else max(due - now, 0.001)):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _apply(self, event: Event) -> bool:
+        """Deliver *event*, five times at most; return whether to go on behind it."""
+        for attempt in range(TRIES):
+            try:
+                await self._hooks.deliver(event)
+            except StorageError:
+                raise  # the disk failed: the node ends and recovers from what is on it
+            except Exception as error:  # noqa: BLE001  # a handler's bug or a bad record: the stream decides
+                failure = error
+                await asyncio.sleep(RETRY_S * 2**attempt)
+            else:
+                return True
+        return await self._hooks.poisoned(event, failure)
+
+    async def _fetch(self, asked: Range) -> None:
+        catchup = self.catchup
+        try:
+            page = await self._hooks.fetch(
+                Fetch(asked.log_id, asked.after, asked.to, self.prefixes), FETCH_TIMEOUT_S
+            )
+            events = [envelope.decode_event(frame, REPLAY) for frame in page.frames]
+        except MeshError:
+            catchup.failed(asked, self._loop.time(), self._hooks.dice())
+        else:
+            if page.log_id != asked.log_id:  # a HEAD of the new journal is on its way
+                catchup.failed(asked, self._loop.time(), self._hooks.dice())
+            else:
+                items = [(event.offset, event) for event in events]
+                self._tell(catchup.page(asked, page.through, items, page.first))
         self._wake.set()
 
-    async def _take(self, item: Event | Head) -> None:
-        if isinstance(item, Event):
-            if self._catchup.live(item.epoch, item.topic, item.seq, item.offset):
-                await self._deliver(item)
-            return
-        known = self._catchup.log_id
-        if not known:
-            start = self._start(item.log_id)
-            self._catchup.applied = item.last if start is None else start
-        heads = {t: s for t, s in item.heads.items() if t.startswith(self.prefixes)}
-        self._catchup.head(item.epoch, heads, item.log_id, item.last)
+    async def _acknowledge(self) -> None:
+        """Tell the owner now and then how far we are, so that it keeps what we still need."""
+        while True:
+            await asyncio.sleep(ACK_S)
+            offset = self.catchup.confirm()
+            if not self.durable or offset == self._acked or self.catchup.stage is HALTED:
+                continue
+            try:
+                await self._hooks.ack(Ack(self.catchup.log_id, offset))
+                self._acked = offset
+            except MeshError:
+                continue  # the next one tells
 
-    async def _fetch_page(self) -> None:
-        after = self._catchup.applied
-        ask = Fetch(self._catchup.log_id, after, self.prefixes)
-        try:
-            page = await self._fetch(ask, FETCH_TIMEOUT_S)
-        except MeshError:
-            await self._pause()
-            return
-        if page.log_id != self._catchup.log_id:
-            await self._pause()  # a HEAD of the new journal is on its way
-            return
-        for frame in page.frames:
-            event = envelope.decode_event(frame)
-            if self._catchup.record(event.offset):
-                await self._deliver(event)
-        self._catchup.page(page.through, page.last)
-        if self._catchup.want() == after:
-            await self._pause()  # nothing new, though more is known to exist: do not spin
+    def _tell(self, notices: list[Notice]) -> None:
+        for notice in notices:
+            self._acked = -1
+            self._hooks.notice(notice)
 
-    async def _pause(self) -> None:
-        """Wait a little, but look at a HEAD at once: it may be of another journal."""
-        await asyncio.sleep(RETRY_S)
-        while self._queue:
-            item = self._queue.popleft()
-            if isinstance(item, Head):
-                await self._take(item)
+
+def _of(streams: tuple[StreamHead, ...]) -> StreamHead | None:
+    return streams[0] if streams else None

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from mesh.errors import LocalProtocolError
 from mesh.protocol.envelope import REPLAY, SNAPSHOT, TOMBSTONE, Event
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -31,6 +32,7 @@ class EventMeta(msgspec.Struct, frozen=True, gc=False):
     snapshot: bool = False
     tombstone: bool = False
     replay: bool = False
+    skipped: int = 0  # events of the topic that gave way to this one
 
 
 def meta_of(event: Event, node: str, log_id: str = "") -> EventMeta:
@@ -56,6 +58,10 @@ class EventMark:
 
     prefix: str
     durable: bool
+    halt: bool = False
+    conflate: bool = False
+    batch: bool = False
+    max_age_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,29 +70,54 @@ class RequestMark:
 
     method: str
     timeout_s: float
+    writes: bool = False
 
 
-def event(prefix: str, *, durable: bool = False) -> Callable[[Handler], Handler]:
+def event(
+    prefix: str,
+    *,
+    durable: bool = False,
+    halt: bool = False,
+    conflate: bool = False,
+    batch: bool = False,
+    max_age_s: float | None = None,
+) -> Callable[[Handler], Handler]:
     """Let a method hear all topics that begin with *prefix*.
 
     The payload's type is the method's first annotation; a second parameter gets EventMeta.
-    A plain method runs at once; a coroutine runs in order from a bounded queue. durable
-    asks for every event of the publishers' journals, at least once and in order.
+    A plain method runs at once; a coroutine runs in order from a bounded queue.
+
+    durable asks for every event of the publishers' journals, at least once and in order. One
+    that fails five times becomes a dead letter; with halt the stream stops there instead.
+
+    For the others: conflate gives only the newest event per topic (or conflation key) when
+    the handler is slower than the stream; batch gives a list of payloads, all that one drain
+    of a link found, and the EventMeta of the last. Events older than max_age_s are dropped;
+    when that lasts 30 s the node ends and begins anew. A tombstone reaches only handlers that
+    take EventMeta; its payload is the last value.
     """
+    if durable and (conflate or batch or max_age_s is not None):
+        raise LocalProtocolError(f"{prefix}: a durable event is neither skipped nor batched")
+    kind = EventMark(prefix, durable, halt, conflate, batch, max_age_s)
 
     def mark(handler: Handler) -> Handler:
-        marks = [*getattr(handler, "event_marks", ()), EventMark(prefix, durable)]
+        marks = [*getattr(handler, "event_marks", ()), kind]
         handler.event_marks = marks  # type: ignore[attr-defined]  # a function takes attributes
         return handler
 
     return mark
 
 
-def request(method: str, *, timeout_s: float = REQUEST_TIMEOUT_S) -> Callable[[Handler], Handler]:
-    """Let a method answer requests of this name; types come from its annotations."""
+def request(
+    method: str, *, timeout_s: float = REQUEST_TIMEOUT_S, writes: bool = False
+) -> Callable[[Handler], Handler]:
+    """Let a method answer requests of this name; types come from its annotations.
+
+    writes: it commits; while the disk is full it is refused before it decides anything.
+    """
 
     def mark(handler: Handler) -> Handler:
-        handler.request_mark = RequestMark(method, timeout_s)  # type: ignore[attr-defined]  # as above
+        handler.request_mark = RequestMark(method, timeout_s, writes)  # type: ignore[attr-defined]  # as above
         return handler
 
     return mark
@@ -102,11 +133,13 @@ class Bound:
     is_async: bool
 
 
-def bind(handler: Callable[..., Any]) -> Bound:
-    """Return *handler*, bound to its component, with its payload type."""
+def bind(handler: Callable[..., Any], *, batch: bool = False) -> Bound:
+    """Return *handler*, bound to its component, with its payload type; batch: of a list's item."""
     hints = typing.get_type_hints(handler)
     parameters = list(inspect.signature(handler).parameters)
     kind = hints.get(parameters[0], Any) if parameters else type(None)
+    if batch:
+        kind = next(iter(typing.get_args(kind)), Any)
     return Bound(
         handler,
         None if kind in (Any, object) else kind,

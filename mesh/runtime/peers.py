@@ -4,61 +4,51 @@ Never here: what events mean, the own node's publishers.
 """
 
 import asyncio
-import secrets
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 import msgspec
+import zmq
 
-from mesh.errors import MeshError, NoService
+from mesh.errors import NoService
 from mesh.protocol import envelope, topics
+from mesh.protocol.access import Access
+from mesh.protocol.catchup import Notice
 from mesh.protocol.control import (
     DURABLE,
-    LASTVALUE,
+    Ack,
     Fetch,
     FetchPage,
-    Head,
     Hello,
     Record,
+    Snapshot,
     SnapshotPage,
 )
-from mesh.protocol.envelope import SNAPSHOT, Event
+from mesh.protocol.envelope import Event
+from mesh.protocol.evolution import compatible
 from mesh.protocol.sequence import Gap
-from mesh.runtime.directory import Directory
-from mesh.runtime.durable import DurableReader
-from mesh.transport.pubsub import Ears, Subscriber
+from mesh.runtime.directory import Directory, host_id
+from mesh.runtime.durable import DurableReader, Hooks, Spawn
+from mesh.runtime.feeds import EventSink, Feed, Listeners
+from mesh.runtime.keys import Keyring
 from mesh.transport.rpc import Requester
 from mesh.transport.sockets import Sockets
 
-ROUTES_MAX: Final = 10_000
-SNAPSHOT_TIMEOUT_S: Final = 2.0
-
-EventSink: TypeAlias = Callable[[Event, Record], None]
-Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None], str], object]
+ACK_TIMEOUT_S: Final = 1.0
 
 
 @dataclass(slots=True)
 class DurableInterest:
-    """What a node wants of every durable stream it hears."""
+    """What a node wants of every durable stream it hears; see durable.Hooks."""
 
     prefixes: tuple[str, ...]
-    start: Callable[[str, str], int | None]  # (node, log_id) to the offset to begin behind
+    start: Callable[[str, str], tuple[str, int] | None]  # (node, log_id) to where to begin
     deliver: Callable[[Event, Record], Awaitable[None]]
-
-
-@dataclass(slots=True)
-class Feed:
-    """One publisher on one plane."""
-
-    record: Record
-    subscriber: Subscriber
-    durable: bool
-    wanted: list[tuple[str, EventSink]] = field(default_factory=list)  # snapshots still owed
-    asking: int = 0  # snapshots under way
-    fresh: dict[str, int] = field(default_factory=dict)  # heard live meanwhile, by topic
-    shown: dict[str, tuple[int, frozenset[EventSink]]] = field(default_factory=dict)
-    reader: DurableReader | None = None
+    poisoned: Callable[[Event, Record, Exception], Awaitable[bool]]
+    notice: Callable[[str, Notice], None]
 
 
 class Peers:
@@ -73,37 +63,40 @@ class Peers:
         sockets: Sockets,
         directory: Directory,
         hello: Hello,
+        epoch: int,
+        access: Access,
         spawn: Spawn,
     ) -> None:
         self._loop, self._sockets, self._directory = loop, sockets, directory
-        self._hello, self._spawn = hello, spawn
+        self._hello, self._epoch, self._spawn = hello, epoch, spawn
+        self.access = access
+        self._judged: dict[str, tuple[Record, Record]] = {}  # as written, as entitled
         self.records: dict[str, Record] = {}
         self.feeds: dict[tuple[str, str], Feed] = {}
+        self.readers: dict[str, DurableReader] = {}
+        self.listeners = Listeners()
+        self.schemas: dict[int, tuple[int, ...]] = {}  # what ours look like
+        self.keys: Keyring | None = None
         self.gaps = 0
-        self.on_gap: Callable[[str, Gap], None] = lambda node, gap: None
+        self._host = host_id()
         self._requesters: dict[str, Requester] = {}
         self._interests: list[tuple[str, EventSink]] = []
         self._durable: DurableInterest | None = None
-        self._readers: dict[str, DurableReader] = {}
-        self._followed: dict[str, Record] = {}  # the last record seen of each, for its log_id
-        self._routes: dict[str, tuple[EventSink, ...]] = {}
+        self._followed: dict[str, Record] = {}  # the last record seen of each
 
     def subscribe(self, prefix: str, sink: EventSink) -> None:
         """Hear *prefix* of every node: last values first, then live events. May repeat."""
         self._interests.append((prefix, sink))
-        self._routes.clear()
-        for feed in self.feeds.values():
-            self._extend(feed, [(prefix, sink)], probe=True)
+        for (_, plane), feed in self.feeds.items():
+            if _offers(feed.record, prefix, durable=plane == "d"):
+                feed.add([(prefix, sink)])
         self.scan()
 
     def unsubscribe(self, prefix: str, sink: EventSink) -> None:
         """Hear *prefix* no longer with *sink*."""
         self._interests = [i for i in self._interests if i != (prefix, sink)]
-        self._routes.clear()
-        held = {p for p, _ in self._interests}
-        if prefix not in held and not (self._durable and prefix in self._durable.prefixes):
-            for feed in self.feeds.values():
-                feed.subscriber.unsubscribe(prefix)
+        for feed in self.feeds.values():
+            feed.remove(prefix, sink)
 
     def follow(self, interest: DurableInterest) -> None:
         """Apply every durable event of these prefixes, from where the owner stands."""
@@ -119,14 +112,16 @@ class Peers:
         record = self._serving(method, target)
         requester = self._requesters.get(record.node)
         if requester is None:
-            requester = Requester(self._loop, self._sockets, record.endpoints["r"], self._hello)
+            address, key = self._address(record, "r")
+            sock = self._sockets.requester(address, server_key=key)
+            requester = Requester(self._loop, sock, record.node, self._hello, self._epoch)
             self._requesters[record.node] = requester
         return await requester.call(method, body, timeout_s)
 
     def scan(self) -> None:
         """Read the records, hear new publishers, forget those that have gone."""
         self.records = {
-            node: record
+            node: self._entitled(record)
             for node, record in self._directory.records().items()
             if node != self._hello.node
         }
@@ -135,193 +130,169 @@ class Peers:
                 if plane in record.endpoints:
                     self._connect(record, plane)
         for key in [key for key in self.feeds if key[0] not in self.records]:
-            self.feeds.pop(key).subscriber.close()
+            self.feeds.pop(key).close()
         for node in [node for node in self._requesters if node not in self.records]:
             self._requesters.pop(node).close()
         for feed in self.feeds.values():
-            feed.subscriber.tick()
+            feed.tick()
 
     def close(self) -> None:
         """Close every link."""
         for feed in self.feeds.values():
-            feed.subscriber.close()
+            feed.close()
         for requester in self._requesters.values():
             requester.close()
         self.feeds.clear()
         self._requesters.clear()
 
+    def counters(self) -> dict[str, float]:
+        """Return what the links counted so far, for the heartbeat."""
+        links = [feed.subscriber for feed in self.feeds.values()]
+        return {
+            "gaps": self.gaps,
+            "stale": sum(link.sync.tracker.stale for link in links),
+            "duplicates": sum(link.sync.tracker.duplicates for link in links),
+            "rejects": sum(link.rejects.total for link in links),
+            "lag_events": sum(reader.lag for reader in self.readers.values()),
+        }
+
     def _serving(self, method: str, target: str | None) -> Record:
-        if target is None:
-            for record in self.records.values():
-                if method in record.services:
-                    return record
+        found = self._found(method, target)
+        if found is None:
             self.scan()
-            found = next((r for r in self.records.values() if method in r.services), None)
-        else:
-            found = self.records.get(target)
-            if found is None:
-                self.scan()
-                found = self.records.get(target)
+            found = self._found(method, target)
         if found is None:
             raise NoService(f"nobody serves {method}" + (f" as {target}" if target else ""))
         return found
 
+    def _found(self, method: str, target: str | None) -> Record | None:
+        if target is not None:
+            return self.records.get(target)
+        return next((r for r in self.records.values() if method in r.services), None)
+
     def _connect(self, record: Record, plane: str) -> None:
-        key = (record.node, plane)
+        key, durable = (record.node, plane), plane == "d"
         feed = self.feeds.get(key)
         if feed is not None:
-            feed.record = record
+            if feed.record is not record:
+                feed.renew(record)
+                feed.refused = self._refused(record)
             return
-        durable = plane == "d"
-        wanted = [(p, s) for p, s in self._interests if self._offers(record, p, durable=durable)]
-        follows = (
-            durable
-            and self._durable is not None
-            and any(self._offers(record, p, durable=True) for p in self._durable.prefixes)
-        )
-        if not wanted and not follows:
+        wanted = [(p, s) for p, s in self._interests if _offers(record, p, durable=durable)]
+        reader = self._reader(record) if durable else None
+        if not wanted and reader is None:
             return
-        ears = Ears(
-            on_event=lambda event: self._on_event(key, event),
-            on_head=lambda head, began: self._on_head(key, head, began=began),
-            on_gap=lambda gap: self._on_gap(record.node, gap),
-        )
-        subscriber = Subscriber(
+        feed = self.feeds[key] = Feed(
             self._loop,
-            self._sockets,
+            lambda: self._socket(record.node, plane),
             record,
-            ears,
+            Listeners(self._on_gap, self.listeners.on_drained, self.listeners.on_trouble),
+            reader=reader,
             durable=durable,
-            token=lambda: secrets.randbits(64),
+            ask=partial(self._ask, record.node),
+            spawn=self._spawn,
         )
-        feed = self.feeds[key] = Feed(record, subscriber, durable)
-        if follows and self._durable is not None:
-            feed.reader = self._readers.get(record.node) or self._follow(
-                record.node, self._durable
-            )
-            subscriber.subscribe(set(self._durable.prefixes))
-        self._extend(feed, wanted, probe=False)
+        feed.refused = self._refused(record)
+        feed.add(wanted)
 
-    def _follow(self, node: str, interest: DurableInterest) -> DurableReader:
-        """Begin to follow *node* for good: its reader outlives the feeds of its runs."""
+    def _socket(self, node: str, plane: str) -> "zmq.SyncSocket":
+        """Return a socket connected to where *node* is now."""
+        feed = self.feeds.get((node, plane))
+        record = feed.record if feed is not None else self.records[node]
+        address, key = self._address(record, plane, feed.subscriber.sync.bad if feed else 0)
+        sock = self._sockets.subscriber(durable=plane == "d", server_key=key)
+        self._sockets.connect(sock, address)
+        return sock
 
-        async def fetch(ask: Fetch, timeout_s: float) -> FetchPage:
-            reply = await self.call("mesh.fetch", envelope.encode_value(ask), timeout_s, node)
-            page: FetchPage = envelope.decode_value(reply, FetchPage)
-            return page
+    def _address(self, record: Record, plane: str, attempt: int = 0) -> tuple[str, bytes | None]:
+        """Return where to reach a plane of *record*, and by which key it must answer there.
 
-        async def deliver(event: Event) -> None:
-            feed = self.feeds.get((node, "d"))
-            if feed is not None:
-                self._followed[node] = feed.record
-            await interest.deliver(event, self._followed[node])
+        ipc on the same host, else TCP under CURVE. A node whose key is being rotated has two.
+        """
+        if record.host_id in ("", self._host) or plane not in record.tcp:
+            return record.endpoints[plane], None
+        keys = self.keys.server_keys(record.node) if self.keys is not None else ()
+        return record.tcp[plane], keys[attempt % len(keys)] if keys else None
 
-        self._followed[node] = self.records[node]
-        reader = self._readers[node] = DurableReader(
-            prefixes=interest.prefixes,
-            start=lambda log_id: interest.start(node, log_id),
-            fetch=fetch,
-            deliver=deliver,
+    def _entitled(self, record: Record) -> Record:
+        """Return *record* with what its node may say by its role; told once what it may not."""
+        known = self._judged.get(record.node)
+        if known is not None and known[0] is record:
+            return known[1]
+        says = {
+            topic: kind
+            for topic, kind in record.says.items()
+            if self.access.may_say(record.node, topic)
+        }
+        if len(says) != len(record.says):
+            strange = sorted(set(record.says) - set(says))
+            self.listeners.on_trouble(record.node, f"may not say {strange}: not heard")
+        entitled = msgspec.structs.replace(record, says=says)
+        self._judged[record.node] = record, entitled
+        return entitled
+
+    def _refused(self, record: Record) -> frozenset[int]:
+        """Return the schemas that mean something else there than here; compare each once."""
+        refused = frozenset(
+            schema
+            for schema, theirs in record.schemas.items()
+            if schema in self.schemas and not compatible(self.schemas[schema], theirs)
         )
+        if refused:
+            names = ", ".join(f"{schema:#x}" for schema in sorted(refused))
+            self.listeners.on_trouble(record.node, f"schemas {names} differ there: refused")
+        return refused
+
+    def _reader(self, record: Record) -> DurableReader | None:
+        """Return who follows the journal of *record*, for good: it outlives the node's runs."""
+        node, interest = record.node, self._durable
+        if interest is None or not any(
+            _offers(record, p, durable=True) for p in interest.prefixes
+        ):
+            return None
+        if node in self.readers:
+            return self.readers[node]
+        self._followed[node] = record
+        hooks = Hooks(
+            start=partial(interest.start, node),
+            fetch=partial(self._fetch, node),
+            ack=partial(self._acknowledge, node),
+            deliver=lambda event: interest.deliver(event, self._record_of(node)),
+            poisoned=lambda event, error: interest.poisoned(event, self._record_of(node), error),
+            notice=partial(interest.notice, node),
+            dice=random.random,
+            spawn=self._spawn,
+        )
+        reader = self.readers[node] = DurableReader(self._loop, node, interest.prefixes, hooks)
         self._spawn(reader.run(), f"follow {node}")
         return reader
 
-    def _extend(self, feed: Feed, wanted: list[tuple[str, EventSink]], *, probe: bool) -> None:
-        mine = [(p, s) for p, s in wanted if self._offers(feed.record, p, durable=feed.durable)]
-        if not mine:
-            return
-        feed.wanted.extend(mine)
-        feed.subscriber.subscribe({prefix for prefix, _ in mine})
-        if probe:
-            feed.subscriber.probe()
+    def _record_of(self, node: str) -> Record:
+        feed = self.feeds.get((node, "d"))
+        if feed is not None:
+            self._followed[node] = feed.record
+        return self._followed[node]
 
-    @staticmethod
-    def _offers(record: Record, prefix: str, *, durable: bool) -> bool:
-        return any(
-            (kind == DURABLE) is durable and topics.overlaps(said, prefix)
-            for said, kind in record.says.items()
-        )
+    async def _fetch(self, node: str, ask: Fetch, timeout_s: float) -> FetchPage:
+        reply = await self.call("mesh.fetch", envelope.encode_value(ask), timeout_s, node)
+        page: FetchPage = envelope.decode_value(reply, FetchPage)
+        return page
+
+    async def _acknowledge(self, node: str, ack: Ack) -> None:
+        await self.call("mesh.ack", envelope.encode_value(ack), ACK_TIMEOUT_S, node)
+
+    async def _ask(self, node: str, ask: Snapshot, timeout_s: float) -> SnapshotPage:
+        reply = await self.call("mesh.snapshot", envelope.encode_value(ask), timeout_s, node)
+        page: SnapshotPage = envelope.decode_value(reply, SnapshotPage)
+        return page
 
     def _on_gap(self, node: str, gap: Gap) -> None:
         self.gaps += gap.last - gap.first + 1
-        self.on_gap(node, gap)
+        self.listeners.on_gap(node, gap)
 
-    def _on_event(self, key: tuple[str, str], event: Event) -> None:
-        feed = self.feeds.get(key)
-        if feed is None:
-            return
-        if feed.reader is not None and event.topic.startswith(feed.reader.prefixes):
-            feed.reader.on_event(event)
-        if feed.asking:
-            feed.fresh[event.topic] = event.seq
-        seq, saw = feed.shown.get(event.topic, (0, frozenset()))
-        if event.seq > seq:
-            feed.shown.pop(event.topic, None)
-            saw = frozenset()
-        for sink in self._sinks(event.topic):
-            if sink not in saw:  # who saw it, or a newer one, in a snapshot needs it no more
-                sink(event, feed.record)
 
-    def _on_head(self, key: tuple[str, str], head: Head, *, began: bool) -> None:
-        feed = self.feeds.get(key)
-        if feed is None:
-            return
-        if feed.reader is not None:
-            feed.reader.on_head(head)
-        if began:
-            feed.fresh.clear()
-            feed.shown.clear()
-            feed.wanted = list(self._interests)
-        owed = [(p, s) for p, s in feed.wanted if self._keeps(feed.record, p) and key[1] == "e"]
-        feed.wanted = []
-        if owed:
-            self._spawn(self._snapshot(key, owed), f"snapshot of {key[0]}")
-
-    @staticmethod
-    def _keeps(record: Record, prefix: str) -> bool:
-        return any(
-            kind == LASTVALUE and topics.overlaps(said, prefix)
-            for said, kind in record.says.items()
-        )
-
-    async def _snapshot(self, key: tuple[str, str], owed: list[tuple[str, EventSink]]) -> None:
-        feed = self.feeds.get(key)
-        if feed is None:
-            return
-        body = envelope.encode_value(sorted({prefix for prefix, _ in owed}))
-        feed.asking += 1
-        try:
-            reply = await self.call("mesh.snapshot", body, SNAPSHOT_TIMEOUT_S, key[0])
-            page: SnapshotPage = envelope.decode_value(reply, SnapshotPage)
-            events = [envelope.decode_event(frame) for frame in page.frames]
-        except MeshError:
-            events = []
-            if self.feeds.get(key) is feed:  # ask again with a new HEAD
-                feed.wanted.extend(owed)
-                feed.subscriber.probe()
-        for event in events:
-            self._take_snapshot(feed, event, owed)
-        feed.asking -= 1
-        if not feed.asking:
-            feed.fresh.clear()
-
-    @staticmethod
-    def _take_snapshot(feed: Feed, event: Event, owed: list[tuple[str, EventSink]]) -> None:
-        """Show a last value to those it is owed, unless they heard it or a newer one live."""
-        old_run = event.epoch < feed.subscriber.sequences.epoch
-        if old_run or event.seq <= feed.fresh.get(event.topic, 0):
-            return
-        sinks = dict.fromkeys(sink for p, sink in owed if topics.matches(p, event.topic))
-        feed.shown[event.topic] = (event.seq, frozenset(sinks))
-        event = msgspec.structs.replace(event, flags=event.flags | SNAPSHOT)
-        for sink in sinks:
-            sink(event, feed.record)
-
-    def _sinks(self, topic: str) -> tuple[EventSink, ...]:
-        found = self._routes.get(topic)
-        if found is None:
-            if len(self._routes) >= ROUTES_MAX:
-                self._routes.clear()
-            found = tuple(dict.fromkeys(s for p, s in self._interests if topics.matches(p, topic)))
-            self._routes[topic] = found
-        return found
+def _offers(record: Record, prefix: str, *, durable: bool) -> bool:
+    return any(
+        (kind == DURABLE) is durable and topics.overlaps(said, prefix)
+        for said, kind in record.says.items()
+    )

@@ -17,27 +17,32 @@ from typing import Any, Final
 
 import uvloop
 
-from mesh.errors import AlreadyRunning, ConfigError, MeshError, StorageError
-from mesh.protocol import envelope, topics
+from mesh.errors import AlreadyRunning, ConfigError, MeshError, StorageError, TooSlow
+from mesh.protocol import envelope
 from mesh.protocol.control import Bye, ModeChange, Register
 from mesh.runtime.bus import Bus, Run
 from mesh.runtime.component import Component
 from mesh.runtime.directory import Directory
 from mesh.runtime.health import rss_bytes
-from mesh.runtime.identity import RunLock, check_name, next_epoch
+from mesh.runtime.identity import RunLock, RunLocks, check_name, next_epoch
+from mesh.runtime.keys import load_access, load_keys
 from mesh.runtime.logs import Logs
 from mesh.runtime.settings import (
+    JournalSettings,
     LogSettings,
     MeshSettings,
-    Paths,
     convert,
     load_paths,
     load_toml,
     section_of,
 )
+from mesh.storage.journal import Retention
+from mesh.transport.auth import Authenticator, Door
+from mesh.transport.selftest import refuse_strangers
 from mesh.transport.sockets import Sockets
 
 EXIT_CRASHED: Final = 70
+EXIT_TOO_SLOW: Final = 71
 EXIT_ALREADY_RUNNING: Final = 75
 EXIT_CONFIG: Final = 78
 SCAN_S: Final = 0.25
@@ -48,7 +53,8 @@ COORDINATOR: Final = "coordinator"
 def run(section: str, component: Callable[[Any], Component], settings: type[Any]) -> int:
     """Run a node until SIGTERM or SIGINT; return the exit code of the process.
 
-    0 stopped, 70 crashed, 75 already running, 78 configuration. argv: --node NAME.
+    0 stopped, 70 crashed, 71 too slow to be of use, 75 already running, 78 configuration.
+    argv: --node NAME.
     """
     parser = argparse.ArgumentParser(description=f"Run the {section} node of Genesis.")
     parser.add_argument("--node", default=section, help="name of this node in the mesh")
@@ -68,6 +74,7 @@ def _run(node: str, component: Callable[[Any], Component], settings: type[Any]) 
     config = load_toml(paths)
     mesh = convert(section_of(config, "mesh"), "mesh", MeshSettings)
     logging = convert(section_of(config, "logs"), "logs", LogSettings)
+    kept = convert(section_of(config, "journal"), "journal", JournalSettings)
     own = convert(section_of(config, node), node, settings)
     for path in (paths.home, paths.state, paths.logs):
         path.mkdir(parents=True, exist_ok=True)
@@ -76,6 +83,8 @@ def _run(node: str, component: Callable[[Any], Component], settings: type[Any]) 
     lock.acquire(directory.make)
     try:
         epoch = next_epoch(paths.state / "epochs" / node)
+        lock.note(epoch)
+        keys = load_keys(paths, node)
         log = Logs(
             paths.logs,
             node,
@@ -84,7 +93,19 @@ def _run(node: str, component: Callable[[Any], Component], settings: type[Any]) 
             rotate_bytes=logging.rotate_bytes,
             kept=logging.kept,
         )
-        process = Process(node, epoch, mesh, paths, log, directory)
+        run = Run(
+            node,
+            epoch,
+            mesh.cluster,
+            paths,
+            log,
+            load_access(paths, keys),
+            Retention(max_bytes=kept.max_bytes, keep_s=kept.keep_s),
+            mesh.listen,
+            mesh.advertise,
+            keys,
+        )
+        process = Process(run, mesh, directory)
         return uvloop.run(process.live(component(own)))
     finally:
         lock.release()
@@ -94,18 +115,11 @@ def _run(node: str, component: Callable[[Any], Component], settings: type[Any]) 
 class Process:
     """One run of one node on its event loop."""
 
-    def __init__(
-        self,
-        node: str,
-        epoch: int,
-        mesh: MeshSettings,
-        paths: Paths,
-        log: Logs,
-        directory: Directory,
-    ) -> None:
-        self._node, self._epoch, self._mesh = node, epoch, mesh
-        self._paths, self._log, self._directory = paths, log, directory
+    def __init__(self, run: Run, mesh: MeshSettings, directory: Directory) -> None:
+        self._run, self._mesh, self._directory = run, mesh, directory
+        self._node, self._epoch, self._log = run.node, run.epoch, run.log
         self._stop = asyncio.Event()
+        self._tested = False
         self._failure: BaseException | None = None
 
     async def live(self, component: Component) -> int:
@@ -114,10 +128,14 @@ class Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.set_exception_handler(self._on_failure)
-        sockets = Sockets()
+        keys = self._run.keys
+        sockets = Sockets(None if keys is None else keys.pair)
+        door = Authenticator(loop, sockets, self._door(), self._on_refusal)
         code = 0
         try:
             async with asyncio.TaskGroup() as tasks:
+                await refuse_strangers(sockets)
+                self._tested = True
                 bus = self._bus(component, sockets, tasks)
                 try:
                     await self._work(component, bus)
@@ -128,12 +146,16 @@ class Process:
             sys.stderr.write(f"genesis {self._node}: {_first(group)}\n")
             self._log.error("configuration", why=str(_first(group)))
             code = EXIT_CONFIG
+        except* TooSlow as group:
+            self._log.error("too_slow", why=str(_first(group)))
+            code = EXIT_TOO_SLOW
         except* StorageError as group:
             self._log.failure("storage_failed", _first(group))
             code = EXIT_CRASHED
         except* Exception as group:  # noqa: BLE001  # whatever ends a node is logged once, here, with its trace
             self._log.failure("crashed", _first(group))
             code = EXIT_CRASHED
+        door.close()
         await loop.run_in_executor(None, sockets.close)
         self._directory.withdraw(self._node)
         self._log.info("stopped", exit_code=code)
@@ -141,8 +163,7 @@ class Process:
         return code
 
     def _bus(self, component: Component, sockets: Sockets, tasks: asyncio.TaskGroup) -> Bus:
-        run = Run(self._node, self._epoch, self._mesh.cluster, self._paths, self._log)
-        bus = Bus(component, run, sockets, self._directory, tasks)
+        bus = Bus(component, self._run, sockets, self._directory, tasks)
         component.attach(bus)
         return bus
 
@@ -181,15 +202,29 @@ class Process:
         except (TimeoutError, MeshError) as error:
             self._log.info("drain_cut_short", why=repr(error))
 
+    def _door(self) -> Door:
+        keys = self._run.keys
+        whois = RunLocks(self._directory.base).holder_of
+        return Door(whois) if keys is None else Door(whois, keys.node_of)
+
+    def _on_refusal(self, kind: str, why: str) -> None:
+        if self._tested:  # the stranger of the self-test is refused as it should be
+            self._log.warning("peer_refused" if kind == "refused" else "door_failed", why=why)
+
     async def _scan(self, bus: Bus) -> None:
+        keys = self._run.keys
         while True:
+            if keys is not None and keys.refresh():
+                bus.rebind()
             bus.peers.scan()
             await asyncio.sleep(SCAN_S)
 
     async def _beat(self, bus: Bus) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            bus.emit(topics.HEARTBEAT, bus.heartbeat(), ts_recv=0)
+            bus.beat()
+            if (slow := bus.paces.tick(loop.time())) is not None:
+                raise TooSlow(f"events of {slow} were too old for too long")
             pause = self._mesh.heartbeat_ms / 1000 * (0.9 + 0.2 * random.random())  # noqa: S311  # jitter
             due = loop.time() + pause
             await asyncio.sleep(pause)

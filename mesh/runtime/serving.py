@@ -16,12 +16,14 @@ from mesh.errors import (
     OutcomeUnknown,
     Overloaded,
     StorageError,
+    Unavailable,
 )
 from mesh.protocol import envelope
 from mesh.runtime.component import Component
-from mesh.runtime.handlers import REQUEST_TIMEOUT_S, Bound, bind
+from mesh.runtime.handlers import REQUEST_TIMEOUT_S, Bound, RequestMark, bind
 from mesh.runtime.health import Health
 from mesh.runtime.logs import Logs
+from mesh.runtime.streams import DISK_RETRY_S, DurableLog
 from mesh.transport.rpc import Call
 
 INFLIGHT_MAX: Final = 256
@@ -38,16 +40,18 @@ class Serving:
         log: Logs,
         health: Health,
         spawn: Callable[[Coroutine[Any, Any, None], str], object],
+        durable_log: Callable[[], DurableLog | None],
     ) -> None:
         self.draining = False
+        self._durable_log = durable_log
         self._log, self._health, self._spawn = log, health, spawn
-        self._methods: dict[int, tuple[str, Bound, float]] = {}
+        self._methods: dict[int, tuple[str, Bound, RequestMark]] = {}
         for method, handler in every_node.items():
-            self._add(method, handler, REQUEST_TIMEOUT_S)
+            self._add(handler, RequestMark(method, REQUEST_TIMEOUT_S))
         for name in dir(type(component)):
             mark = getattr(getattr(type(component), name), "request_mark", None)
             if mark is not None:
-                self._add(mark.method, getattr(component, name), mark.timeout_s)
+                self._add(getattr(component, name), mark)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -63,6 +67,8 @@ class Serving:
             call.fail(Draining("the node is draining"))
         elif self._health.inflight >= INFLIGHT_MAX:
             call.fail(Overloaded(f"{INFLIGHT_MAX} requests are under way"))
+        elif found[2].writes and (log := self._durable_log()) is not None and log.full:
+            call.fail(Unavailable("the disk is full", retry_after_s=DISK_RETRY_S))
         else:
             self._health.inflight += 1
             self._spawn(self._answer(call, *found), f"answer {found[0]}")
@@ -74,12 +80,15 @@ class Serving:
             raise NotFound(f"this node does not serve {request_type}")
         return await self._run(found[1], envelope.encode_value(data), source)
 
-    async def _answer(self, call: Call, method: str, bound: Bound, timeout_s: float) -> None:
+    async def _answer(self, call: Call, method: str, bound: Bound, mark: RequestMark) -> None:
         try:
-            async with asyncio.timeout(min(timeout_s, call.budget_s)):
-                call.reply(
-                    envelope.encode_value(await self._run(bound, call.body, call.caller.node))
-                )
+            async with asyncio.timeout(min(mark.timeout_s, call.budget_s)):
+                result = await self._run(bound, call.body, call.caller.node)
+                reply = envelope.encode_value(result)
+                log = self._durable_log()
+                if log is not None and not method.startswith("mesh."):
+                    await log.settled()  # no answer runs ahead of the disk
+                call.reply(reply)
         except StorageError:
             raise  # the disk failed: the node ends and recovers from what is on it
         except MeshError as error:
@@ -101,8 +110,8 @@ class Serving:
         result = bound.call(*(arg, source)[: bound.arguments])
         return await result if bound.is_async else result
 
-    def _add(self, method: str, handler: Callable[..., Any], timeout_s: float) -> None:
-        number = envelope.method_id(method)
+    def _add(self, handler: Callable[..., Any], mark: RequestMark) -> None:
+        number = envelope.method_id(mark.method)
         if number in self._methods:
-            raise LocalProtocolError(f"{method} collides with {self._methods[number][0]}")
-        self._methods[number] = (method, bind(handler), timeout_s)
+            raise LocalProtocolError(f"{mark.method} collides with {self._methods[number][0]}")
+        self._methods[number] = (mark.method, bind(handler), mark)

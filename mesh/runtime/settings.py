@@ -42,6 +42,15 @@ class MeshSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     heartbeat_ms: int
     register_ms: int
     drain_s: float
+    listen: str  # tcp://<address>:* for other hosts, empty for none
+    advertise: str  # the host name or address to give them instead
+
+
+class JournalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How much of a durable log is kept for consumers that are behind or still to come."""
+
+    max_bytes: int
+    keep_s: float
 
 
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -134,6 +143,7 @@ def validate_config(paths: Paths) -> None:
     config = load_toml(paths)
     convert(section_of(config, "mesh"), "mesh", MeshSettings)
     convert(section_of(config, "logs"), "logs", LogSettings)
+    convert(section_of(config, "journal"), "journal", JournalSettings)
 
 
 def section_of(config: dict[str, Any], section: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Publisher and Subscriber: events out and in, with sequences, heads and gaps.
+"""Publisher and Subscriber: the edges of mesh.protocol.outbound and mesh.protocol.sync.
 
-Never here: parsing of payloads, discovery, snapshots.
+Never here: decisions about sequences and probes, parsing of payloads, discovery.
 """
 
 import asyncio
@@ -10,110 +10,83 @@ from typing import Final
 
 import zmq
 
-from mesh.errors import LocalProtocolError, MeshError
+from mesh.errors import MeshError
 from mesh.protocol import envelope, topics
-from mesh.protocol.control import SCHEMAS, Head, Record
+from mesh.protocol.access import ANSWER, END, GRANT, SubscriptionGuard
+from mesh.protocol.control import Head, Heartbeat
 from mesh.protocol.envelope import Event
-from mesh.protocol.sequence import DELIVER, Gap, SequenceTracker
+from mesh.protocol.outbound import Outbound
+from mesh.protocol.rejects import Rejects
+from mesh.protocol.sequence import DELIVER, Gap
+from mesh.protocol.sync import (
+    LIVE,
+    Close,
+    Effect,
+    LinkSync,
+    Live,
+    Open,
+    Probe,
+    Subscribe,
+    Unsubscribe,
+)
+from mesh.transport.auth import user_of
 from mesh.transport.link import Link
-from mesh.transport.sockets import Sockets
+from mesh.transport.mux import DURABLE, EVENTS
 
-TOPICS_MAX: Final = 10_000  # a publisher refuses more: memory is bounded
 EVENT_CAP_BYTES: Final = 16 * 1024  # queue length x cap bounds a stalled peer's memory
 DURABLE_CAP_BYTES: Final = 4 * 1024
-HEAD_TIMEOUT_S: Final = 2.0
+_HEARTBEAT: Final = topics.HEARTBEAT + "\0"
 
 
 class Publisher:
-    """Publish events of one plane; answer every probe with a HEAD.
-
-    Sequences count per topic from 1. Last values are kept for LASTVALUE topics. Raises
-    LocalProtocolError for a bad topic, too many topics or a frame above the cap.
-    """
+    """Publish the events of one plane; grant subscriptions, answer probes with HEADs."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        sockets: Sockets,
-        address: str,
+        sock: "zmq.SyncSocket",
+        outbound: Outbound,
+        guard: SubscriptionGuard,
         *,
-        nid: int,
-        epoch: int,
         durable: bool = False,
     ) -> None:
-        self.nid, self.epoch, self._durable = nid, epoch, durable
-        self.heads: dict[str, int] = {}
-        self.last_values: dict[str, bytes] = {}
-        self.log_id, self.last_offset = "", 0
+        self.outbound, self._guard, self._loop, self._sock = outbound, guard, loop, sock
         self.published = 0
-        self._link = Link(loop, sockets.publisher(address, durable=durable), sink=self._on_frame)
+        self._rank = DURABLE if durable else EVENTS
+        self._link = Link(loop, sock, framed=self._on_subscription, rank=self._rank)
 
-    def publish(
-        self, topic: str, schema: int, payload: bytes, *, ts_recv: int, ts_sent: int, keep: bool
-    ) -> None:
-        """Send an event to whoever listens; with keep it stays as the topic's last value."""
-        seq = self.next_seq(topic)
-        frame = envelope.encode_event(
-            Event(
-                topic,
-                schema,
-                self.nid,
-                self.epoch,
-                seq,
-                payload,
-                0,
-                0,
-                ts_recv or ts_sent,
-                ts_sent,
-            ),
-            EVENT_CAP_BYTES,
-        )
-        if keep:
-            self.last_values[topic] = frame
-        self.send(topic, frame, seq)
+    def publish(self, event: Event, *, keep: bool = False) -> None:
+        """Number *event* and send it to whoever listens; see Outbound.frame."""
+        self.send(self.outbound.frame(event, keep=keep))
 
-    def next_seq(self, topic: str) -> int:
-        """Return the sequence that the next event of *topic* will have."""
-        last = self.heads.get(topic)
-        if last is not None:
-            return last + 1
-        if len(self.heads) >= TOPICS_MAX:
-            raise LocalProtocolError(f"more than {TOPICS_MAX} topics, the last is {topic}")
-        topics.check(topic)
-        return 1
-
-    def send(self, topic: str, frame: bytes, seq: int, offset: int = 0) -> None:
-        """Send a frame already encoded with *seq*, as a journal stored it."""
-        self.heads[topic] = seq
-        self.last_offset = max(self.last_offset, offset)
+    def send(self, frame: bytes) -> None:
+        """Send a frame that is numbered already, as a journal stored it. Never blocks."""
         self.published += 1
         self._link.send(frame)
 
-    def snapshot(self, prefixes: tuple[str, ...]) -> tuple[bytes, ...]:
-        """Return the last values whose topics begin with one of *prefixes*."""
-        return tuple(
-            frame
-            for topic, frame in self.last_values.items()
-            if any(topics.matches(prefix, topic) for prefix in prefixes)
-        )
+    def rebind(self, sock: "zmq.SyncSocket") -> None:
+        """Go on with a fresh socket in place of the old one, already closed: all peers come
+        again, those that may."""
+        self._sock = sock
+        self._link = Link(self._loop, sock, framed=self._on_subscription, rank=self._rank)
 
     def close(self) -> None:
         """Close the socket."""
         self._link.close()
 
-    def _on_frame(self, frame: bytes) -> None:
-        if frame[:2] != b"\x01" + topics.PROBE_MARK or len(frame) != 18:
-            return  # an ordinary subscription: libzmq has taken it
-        head = Head(self.epoch, self.heads, self.log_id, self.last_offset)
-        event = Event(
-            frame[1:].decode("latin-1"),
-            SCHEMAS[Head],
-            self.nid,
-            self.epoch,
-            0,
-            envelope.encode_value(head),
-        )
-        self._link.send(envelope.encode_event(event))
+    def _on_subscription(self, frame: zmq.Frame) -> None:
+        """Grant before the next frame is read: a grant goes to the peer read last."""
+        user, data = user_of(frame), frame.bytes
+        ruling = self._guard.judge(user, data, self._loop.time())
+        if ruling is END:
+            self._sock.setsockopt(zmq.UNSUBSCRIBE, data[1:])
+        elif ruling is GRANT:
+            self._sock.setsockopt(zmq.SUBSCRIBE, data[1:])
+        elif ruling is ANSWER:
+            self._sock.setsockopt(zmq.SUBSCRIBE, data[1:])
+            grants = self._guard.access.of(user)
+            for page in self.outbound.answer(data[1:], grants.may_hear):
+                self._link.send(page)
 
 
 @dataclass(slots=True)
@@ -121,103 +94,142 @@ class Ears:
     """What a Subscriber tells its owner; none may raise."""
 
     on_event: Callable[[Event], None]
-    on_head: Callable[[Head, bool], None]  # True: a new run of the publisher began
+    on_live: Callable[[Head, bool], None]  # True: a new run of the publisher began
     on_gap: Callable[[Gap], None]
+    on_beacon: Callable[[Heartbeat], None] = lambda beacon: None
+    on_drained: Callable[[], None] = lambda: None
+    on_trouble: Callable[[str], None] = lambda why: None
 
 
 class Subscriber:
-    """Hear one publisher on one plane, from its HEAD on.
+    """Hear one publisher on one plane, as LinkSync decides.
 
-    Sequences are judged here on the plane of EPHEMERAL and LASTVALUE; durable frames pass
-    as they are, for catch-up judges them by offset.
+    nid: of the publisher; frames of another are forged and counted. connect: makes a new
+    connected socket. ignored: whether the publisher sent too much that is no frame.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        sockets: Sockets,
-        record: Record,
+        connect: Callable[[], "zmq.SyncSocket"],
+        nid: int,
         ears: Ears,
         *,
         durable: bool,
         token: Callable[[], int],
     ) -> None:
-        self.record, self._ears, self._durable, self._token = record, ears, durable, token
-        self.sequences = SequenceTracker()
-        self.received = self.rejects = 0
-        self.live = False
-        self._probe = b""
-        self._probed_at = 0.0
-        self._loop = loop
-        self._prefixes: set[str] = set()
-        self._sock = sockets.subscriber(durable=durable)
-        self._link = Link(loop, self._sock, sink=self._on_frame)
-        self._sock.connect(record.endpoints["d" if durable else "e"])
+        self.nid, self._loop, self._connect, self._ears = nid, loop, connect, ears
+        self._rank = DURABLE if durable else EVENTS
+        self.sync = LinkSync(token)
+        self.received = 0
+        self.rejects = Rejects()
+        self._link: Link | None = None
+        self._sock: zmq.SyncSocket | None = None
+        self._frame = self.sync.tracker.frame
 
-    def subscribe(self, prefixes: set[str]) -> None:
-        """Hear these prefixes too, and probe anew: HEAD tells from where on."""
-        for prefix in sorted(prefixes - self._prefixes):
-            self._sock.setsockopt(zmq.SUBSCRIBE, prefix.encode())
-        if prefixes - self._prefixes:
-            self._prefixes |= prefixes
-            self.sequences.widen()
-            self.probe()
+    @property
+    def live(self) -> bool:
+        """Say whether a HEAD was heard, so that nothing is missed in silence."""
+        return self.sync.state is LIVE
 
-    def unsubscribe(self, prefix: str) -> None:
-        """Hear no longer this prefix."""
-        if prefix in self._prefixes:
-            self._prefixes.remove(prefix)
-            self._sock.setsockopt(zmq.UNSUBSCRIBE, prefix.encode())
-            self.sequences.forget(prefix.rstrip("\0"))
+    def want(self, prefixes: set[str]) -> None:
+        """Hear these prefixes too; on_live tells from when on nothing is missed in silence."""
+        self._do(self.sync.want(prefixes | {_HEARTBEAT}, self._loop.time()))
 
-    def probe(self) -> None:
-        """Ask for a HEAD, behind all subscriptions made so far."""
-        if self._probe:
-            self._sock.setsockopt(zmq.UNSUBSCRIBE, self._probe)
-        self._probe = topics.probe(self._token())
-        self._sock.setsockopt(zmq.SUBSCRIBE, self._probe)
-        self.live, self._probed_at = False, self._loop.time()
+    def drop(self, prefix: str) -> None:
+        """Hear this prefix no longer."""
+        self._do(self.sync.drop(prefix))
+
+    def again(self) -> None:
+        """Ask for a HEAD once more."""
+        self._do(self.sync.again(self._loop.time()))
 
     def tick(self) -> None:
-        """Probe again if no HEAD came; touching the socket also lets libzmq resend."""
-        if not self.live and self._loop.time() - self._probed_at > HEAD_TIMEOUT_S:
-            self.probe()
+        """Let time pass; touching the socket also lets libzmq resend subscriptions."""
+        now = self._loop.time()
+        if self._link is not None and self.rejects.ignoring(now):
+            return
+        self._do(self.sync.tick(now))
 
     def close(self) -> None:
-        """Close the socket."""
-        self._link.close()
+        """Close the socket for good."""
+        if self._link is not None:
+            self._link.close()
+        self._link = self._sock = None
+
+    def _do(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Gap():
+                    self._ears.on_gap(effect)
+                case Live(head, began):
+                    self._ears.on_live(head, began)
+                case Open():
+                    self._open()
+                case Close(why):
+                    self.close()
+                    self._ears.on_trouble(why)
+                case _:
+                    self._subscribe(effect)
+
+    def _open(self) -> None:
+        self.close()
+        self._sock = self._connect()
+        self._link = Link(
+            self._loop,
+            self._sock,
+            sink=self._on_frame,
+            rank=self._rank,
+            on_drained=self._ears.on_drained,
+        )
+        self._do(self.sync.opened(self._loop.time()))
 
     def _on_frame(self, frame: bytes) -> None:
         try:
             event = envelope.decode_event(frame)
-            if event.nid != self.record.nid:
-                self.rejects += 1
+            if event.nid != self.nid:
+                self._reject()
                 return
-            if event.topic.startswith("\xff"):
-                self._on_head(envelope.decode_value(event.payload, Head))
+            mark = frame[0]
+            if mark == 0xFF:
+                self._on_head(event)
                 return
+            if mark == 0x21 and event.topic == topics.HEARTBEAT:
+                self._on_beacon(event)
         except MeshError:
-            self.rejects += 1
+            self._reject()
             return
         self.received += 1
-        if self._durable:
-            self._ears.on_event(event)
-            return
-        verdict, gap = self.sequences.frame(event.epoch, event.topic, event.seq)
+        verdict, gap = self._frame(event.epoch, event.topic, event.seq)
         if gap is not None:
             self._ears.on_gap(gap)
-        if verdict is DELIVER and self.sequences.synced:  # before HEAD: a snapshot covers it
+        if verdict is DELIVER and not self.rejects.silenced:
             self._ears.on_event(event)
 
-    def _on_head(self, head: Head) -> None:
-        self.live = True
-        began = False
-        if not self._durable:
-            heads = {t: s for t, s in head.heads.items() if self._hears(t)}
-            began, gaps = self.sequences.head(head.epoch, heads)
-            for gap in gaps:
-                self._ears.on_gap(gap)
-        self._ears.on_head(head, began)
+    def _on_head(self, event: Event) -> None:
+        head = envelope.decode_value(event.payload, Head)
+        self._do(self.sync.head(head, event.topic.encode("latin-1"), self._loop.time()))
 
-    def _hears(self, topic: str) -> bool:
-        return any(topics.matches(prefix, topic) for prefix in self._prefixes)
+    def _on_beacon(self, event: Event) -> None:
+        beacon: Heartbeat = envelope.decode_value(event.payload, Heartbeat)
+        for gap in self.sync.beacon(event.epoch, beacon.heads):
+            self._ears.on_gap(gap)
+        if event.epoch == self.sync.tracker.epoch and self.sync.tracker.synced:
+            self._ears.on_beacon(beacon)
+
+    def _reject(self) -> None:
+        if self.rejects.reject(self._loop.time()):
+            self._ears.on_trouble("too many frames that are none; ignored for a minute")
+
+    def _subscribe(self, effect: Subscribe | Unsubscribe | Probe) -> None:
+        sock = self._sock
+        assert sock is not None, "a link without a socket asks for nothing"
+        match effect:
+            case Subscribe(prefix):
+                sock.setsockopt(zmq.SUBSCRIBE, prefix.encode())
+            case Unsubscribe(prefix):
+                sock.setsockopt(zmq.UNSUBSCRIBE, prefix.encode())
+            case Probe(topic, replaces):
+                if replaces:
+                    sock.setsockopt(zmq.UNSUBSCRIBE, replaces)
+                sock.setsockopt(zmq.SUBSCRIBE, topic)

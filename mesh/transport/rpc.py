@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final, TypeAlias
 
+import zmq
+
 from mesh import errors
 from mesh.errors import MeshError, OutcomeUnknown, Overloaded, Unavailable
 from mesh.protocol import envelope
 from mesh.protocol.control import Failure, Hello, Welcome
-from mesh.protocol.envelope import ERR, HELLO, REP, REQ, WELCOME, Rpc
+from mesh.protocol.envelope import ERR, HELLO, REP, REQ, WELCOME, WIRE, Rpc
 from mesh.transport.link import Link
-from mesh.transport.sockets import Sockets
 
 PENDING_MAX: Final = 256
 SESSIONS_MAX: Final = 4096
@@ -66,9 +67,10 @@ class Requester:
     """Call one peer over one DEALER. Cancelling a call is safe: a late reply is dropped."""
 
     loop: asyncio.AbstractEventLoop
-    sockets: Sockets
-    address: str
+    sock: "zmq.SyncSocket"  # a connected DEALER
+    peer: str  # its name, for messages
     hello: Hello
+    epoch: int
     ready: bool = False
     late_replies: int = 0
     _pending: dict[int, _Pending] = field(default_factory=dict)
@@ -78,12 +80,12 @@ class Requester:
     _closed: bool = False
 
     def __post_init__(self) -> None:
-        self._link = Link(self.loop, self.sockets.requester(self.address), sink=self._on_frame)
+        self._link = Link(self.loop, self.sock, sink=self._on_frame, on_writable=self._on_writable)
 
     async def call(self, method: str, body: bytes, timeout_s: float) -> bytes:
         """Return the reply's body. Raises MeshError as the peer or the deadline decides."""
         if len(self._pending) >= PENDING_MAX:
-            raise Overloaded(f"{PENDING_MAX} requests to {self.address} are under way")
+            raise Overloaded(f"{PENDING_MAX} requests to {self.peer} are under way")
         corr = next(self._corr)
         pending = _Pending(
             corr,
@@ -119,20 +121,28 @@ class Requester:
         if budget_ms <= 0:
             return  # its timer is about to tell the caller
         frame = envelope.encode_rpc(
-            Rpc(REQ, pending.method, pending.corr, self.hello.epoch, pending.body, budget_ms)
+            Rpc(REQ, pending.method, pending.corr, self.epoch, pending.body, budget_ms)
         )
         if self._link.send(frame):
             pending.sent = True
-        else:
-            self.ready = False
-            self._greet()
+
+    def _on_writable(self) -> None:
+        """Send what did not fit, or greet a peer that has come: this table is the queue."""
+        if self.ready:
+            self._send_all()
+        elif self._pending:
+            self._greet_now()
 
     def _greet(self) -> None:
         """Send HELLO now and again until WELCOME comes or nobody waits any more."""
-        if self._greeting is not None or self._closed:
-            return
+        if self._greeting is None and not self._closed:
+            self._greet_now()
+
+    def _greet_now(self) -> None:
+        if self._greeting is not None:
+            self._greeting.cancel()
         body = envelope.encode_value(self.hello)
-        self._link.send(envelope.encode_rpc(Rpc(HELLO, 0, 0, self.hello.epoch, body)))
+        self._link.send(envelope.encode_rpc(Rpc(HELLO, 0, 0, self.epoch, body)))
         self._greeting = self.loop.call_later(GREET_AGAIN_S, self._greet_again)
 
     def _greet_again(self) -> None:
@@ -146,6 +156,8 @@ class Requester:
             if rpc.kind is WELCOME:
                 envelope.decode_value(rpc.body, Welcome)
                 self._welcomed()
+            elif rpc.kind is ERR and rpc.corr == 0:
+                self._turned_away(envelope.decode_value(rpc.body, Failure))
             elif rpc.kind in (REP, ERR):
                 self._answered(rpc)
         except MeshError:
@@ -153,8 +165,17 @@ class Requester:
 
     def _welcomed(self) -> None:
         self.ready = True
+        self._send_all()
+
+    def _turned_away(self, failure: Failure) -> None:
+        """Tell every caller that the peer wants no session with us."""
         for pending in list(self._pending.values()):
-            if not pending.sent and self.ready:
+            if not pending.future.done():
+                pending.future.set_exception(error_of(failure))
+
+    def _send_all(self) -> None:
+        for pending in list(self._pending.values()):
+            if not pending.sent:
                 self._send(pending)
 
     def _answered(self, rpc: Rpc) -> None:
@@ -178,7 +199,7 @@ class Requester:
         if pending.future.done():
             return
         kind = OutcomeUnknown if pending.sent else Unavailable
-        pending.future.set_exception(kind(f"{pending.name} at {self.address}: {why}"))
+        pending.future.set_exception(kind(f"{pending.name} at {self.peer}: {why}"))
         if pending.sent:
             self.ready = False  # a session that lost an answer is greeted anew
 
@@ -189,17 +210,23 @@ class Responder:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        sockets: Sockets,
-        address: str,
+        sock: "zmq.SyncSocket",
         welcome: Welcome,
         cluster: str,
         serve: Callable[[Call], None],
     ) -> None:
+        self._loop = loop
         self._welcome = envelope.encode_value(welcome)
         self._epoch, self._cluster, self._serve = welcome.epoch, cluster, serve
         self._sessions: dict[bytes, Caller] = {}
         self.rejects = self.unsent = 0
-        self._link = Link(loop, sockets.responder(address), routed=self._on_frame)
+        self._epochs: dict[str, int] = {}
+        self._link = Link(loop, sock, routed=self._on_frame)
+
+    def rebind(self, sock: "zmq.SyncSocket") -> None:
+        """Go on with a fresh socket in place of the old one, already closed: no session stays."""
+        self._sessions.clear()
+        self._link = Link(self._loop, sock, routed=self._on_frame)
 
     def close(self) -> None:
         """Close the socket."""
@@ -209,20 +236,37 @@ class Responder:
         try:
             rpc = envelope.decode_rpc(frame)
             if rpc.kind is HELLO:
-                self._greeted(peer, envelope.decode_value(rpc.body, Hello))
+                self._greeted(peer, rpc, envelope.decode_value(rpc.body, Hello))
             elif rpc.kind is REQ:
                 self._requested(peer, rpc)
         except MeshError:
             self.rejects += 1
 
-    def _greeted(self, peer: bytes, hello: Hello) -> None:
-        if hello.cluster != self._cluster:
+    def _greeted(self, peer: bytes, rpc: Rpc, hello: Hello) -> None:
+        refusal = self._refusal(rpc.client_epoch, hello)
+        if refusal is not None:
             self.rejects += 1
+            body = envelope.encode_value(failure_of(refusal))
+            self._answer(peer, Rpc(ERR, 0, 0, rpc.client_epoch, body))
             return
         while len(self._sessions) >= SESSIONS_MAX:
             self._sessions.pop(next(iter(self._sessions)))  # the oldest greets again
-        self._sessions[peer] = Caller(hello.node, hello.epoch)
+        self._epochs[hello.node] = rpc.client_epoch
+        self._sessions[peer] = Caller(hello.node, rpc.client_epoch)
         self._answer(peer, Rpc(WELCOME, 0, 0, self._epoch, self._welcome))
+
+    def _refusal(self, epoch: int, hello: Hello) -> MeshError | None:
+        if hello.cluster != self._cluster:
+            return errors.Denied(f"this is another cluster than {hello.cluster[:60]!r}")
+        if not hello.wire_min <= WIRE <= hello.wire_max:
+            return errors.VersionMismatch(
+                f"wire {hello.wire_min}-{hello.wire_max} there, {WIRE} here"
+            )
+        if epoch < (newest := self._epochs.get(hello.node, 0)):
+            return errors.StaleEpoch(f"epoch {epoch} of {hello.node}, {newest} is known")
+        if len(self._epochs) >= SESSIONS_MAX and hello.node not in self._epochs:
+            self._epochs.pop(next(iter(self._epochs)))
+        return None
 
     def _requested(self, peer: bytes, rpc: Rpc) -> None:
         def answer(kind: envelope.Kind, body: bytes) -> None:
@@ -234,6 +278,9 @@ class Responder:
         caller = self._sessions.get(peer)
         if caller is None:
             fail(errors.UnknownSession("greet first"))
+            return
+        if caller.epoch < self._epochs.get(caller.node, 0):
+            fail(errors.StaleEpoch(f"a newer run of {caller.node} is here"))
             return
         budget_s = min(rpc.budget_ms / 1000, 60.0)
         self._serve(Call(caller, rpc.method, rpc.body, budget_s, lambda b: answer(REP, b), fail))

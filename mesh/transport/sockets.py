@@ -1,18 +1,33 @@
 """The factory of every ZeroMQ socket, with every option and its reason.
 
+Deny by default: every socket asks the authenticator of its process (see auth) about its peer;
+while there is none, nobody gets in and nobody is reached.
+
 Never here: the meaning of messages. Nothing else makes sockets.
 """
 
-from typing import Final
+import ipaddress
+import struct
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from os import getpid
+from typing import Final, NamedTuple
 
 import zmq
+from zmq.utils import z85
+
+from mesh.errors import ConfigError
 
 SUBSCRIPTION_MAX_BYTES: Final = 4 * 1024
 EVENT_IN_MAX_BYTES: Final = 256 * 1024
 REQUEST_IN_MAX_BYTES: Final = 1024 * 1024
 IPC_PATH_MAX_BYTES: Final = 107  # sun_path less its NUL
+ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"  # RFC 27 knows no other
+ZAP_DOMAIN: Final = b"genesis"
+KEY_CHARS: Final = 40  # 32 bytes in Z85
 
-_COMMON: Final[dict[int, int]] = {
+_COMMON: Final[dict[int, int | bytes]] = {
     zmq.LINGER: 0,  # exit never hangs
     zmq.HEARTBEAT_IVL: 500,  # ms; sees half-open TCP and frozen processes
     zmq.HEARTBEAT_TIMEOUT: 1500,
@@ -22,54 +37,151 @@ _COMMON: Final[dict[int, int]] = {
     zmq.RECONNECT_IVL: 20,  # a restarted node is heard again within some 50 ms
     zmq.RECONNECT_IVL_MAX: 1000,
     zmq.BACKLOG: 256,  # every node connects at start-up at once
+    zmq.TCP_KEEPALIVE: 1,  # a dead NAT entry shows
+    zmq.TCP_MAXRT: 5000,  # ms unacknowledged data waits; the kernel's default is 15 minutes
+    zmq.ZAP_DOMAIN: ZAP_DOMAIN,  # without a domain NULL is not asked about
+    zmq.ZAP_ENFORCE_DOMAIN: 1,  # without a handler libzmq would let everybody in
 }
+
+
+@dataclass(frozen=True, slots=True)
+class CurveKeys:
+    """A CURVE key pair in Z85, 40 characters each; the secret never shows."""
+
+    public: bytes
+    secret: bytes = field(repr=False)
+
+    @classmethod
+    def make(cls) -> "CurveKeys":
+        """Return a new pair from the system's dice."""
+        return cls(*zmq.curve_keypair())
+
+    @classmethod
+    def of(cls, secret: bytes) -> "CurveKeys":
+        """Return the pair of a Z85 *secret*. Raises ConfigError if it is none."""
+        raw_key(secret)
+        return cls(zmq.curve_public(secret), secret)
+
+
+def raw_key(key: bytes) -> bytes:
+    """Return the 32 bytes of a Z85 key. Raises ConfigError, without showing it, if it is none."""
+    if len(key) == KEY_CHARS:
+        with suppress(KeyError, struct.error):  # no letter of Z85, a group above 32 bits
+            raw: bytes = z85.decode(key)
+            return raw
+    raise ConfigError(f"not a CURVE key: it takes {KEY_CHARS} characters of Z85")
+
+
+class Stranger(NamedTuple):
+    """For the self-test: a guarded server, a client with a key nobody knows, what befell it."""
+
+    server: "zmq.Socket[bytes]"
+    client: "zmq.Socket[bytes]"
+    events: "zmq.Socket[bytes]"
+
+    def close(self) -> None:
+        """Close all three."""
+        self.server.disable_monitor()
+        for sock in self:
+            sock.close(linger=0)
 
 
 class Sockets:
     """Make the sockets of one process; close them all with :meth:`close`.
 
-    Raises zmq.ZMQError where an address cannot be bound.
+    keys: this node's CURVE pair; without one TCP is refused but for loopback, where all are
+    anonymous. Raises ConfigError for such an address, zmq.ZMQError where one cannot be bound.
     """
 
-    def __init__(self) -> None:
+    _strangers = count()
+
+    def __init__(self, keys: CurveKeys | None = None) -> None:
+        self._keys = keys
         self._context = zmq.Context(io_threads=1)
         self._context.set(zmq.MAX_SOCKETS, 4096)  # 1023 by default
         self._open: list[zmq.Socket[bytes]] = []
 
-    def publisher(self, address: str, *, durable: bool) -> zmq.Socket[bytes]:
-        """Return a bound XPUB. A full pipe drops the newest for that peer alone."""
+    def zap(self) -> "zmq.Socket[bytes]":
+        """Return the socket on which libzmq asks about peers; make it before all others."""
+        sock = self._context.socket(zmq.ROUTER)  # REP would answer one at a time
+        sock.setsockopt(zmq.LINGER, 0)
+        sock.bind(ZAP_ENDPOINT)
+        self._open.append(sock)
+        return sock
+
+    def publisher(
+        self, address: str, *, durable: bool, tcp: str | None = None
+    ) -> "zmq.Socket[bytes]":
+        """Return a bound XPUB. A full pipe drops the newest for that peer alone.
+
+        No subscription counts before its frame was received and, ahead of the next recv,
+        granted by setsockopt(SUBSCRIBE, topic). tcp: a second address, under CURVE.
+        """
         sock = self._make(zmq.XPUB, SUBSCRIPTION_MAX_BYTES)
+        sock.setsockopt(zmq.XPUB_MANUAL, 1)  # each peer gets what was granted to it, no more
         sock.setsockopt(zmq.XPUB_VERBOSE, 1)  # every probe is seen, also a repeated one
         sock.setsockopt(zmq.SNDHWM, 16_384 if durable else 4_096)
         sock.setsockopt(zmq.RCVHWM, 0)  # subscriptions must never be lost
-        sock.bind(address)
+        self._bind(sock, address, tcp)
         return sock
 
-    def subscriber(self, *, durable: bool) -> zmq.Socket[bytes]:
-        """Return an unconnected SUB for one publisher."""
+    def subscriber(self, *, durable: bool, server_key: bytes | None = None) -> "zmq.Socket[bytes]":
+        """Return a SUB for one publisher; connect it by :meth:`connect`. server_key: Z85."""
         sock = self._make(zmq.SUB, EVENT_IN_MAX_BYTES)
         sock.setsockopt(zmq.SNDHWM, 0)  # at 1000 subscriptions beyond that vanish
         sock.setsockopt(zmq.RCVHWM, 8_192 if durable else 4_096)
+        self._expect(sock, server_key)
         return sock
 
-    def responder(self, address: str) -> zmq.Socket[bytes]:
-        """Return a bound ROUTER."""
+    def responder(self, address: str, *, tcp: str | None = None) -> "zmq.Socket[bytes]":
+        """Return a bound ROUTER. tcp: a second address, under CURVE."""
         sock = self._make(zmq.ROUTER, REQUEST_IN_MAX_BYTES)
         sock.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a dead peer is an error, not silence
         sock.setsockopt(zmq.ROUTER_HANDOVER, 0)  # nobody takes over another's replies
         sock.setsockopt(zmq.SNDHWM, 256)
         sock.setsockopt(zmq.RCVHWM, 256)
-        sock.bind(address)
+        self._bind(sock, address, tcp)
         return sock
 
-    def requester(self, address: str) -> zmq.Socket[bytes]:
-        """Return a DEALER for one peer. It has no routing id: duplicates lose messages."""
+    def requester(self, address: str, *, server_key: bytes | None = None) -> "zmq.Socket[bytes]":
+        """Return a connected DEALER. It has no routing id: duplicates lose messages."""
         sock = self._make(zmq.DEALER, REQUEST_IN_MAX_BYTES)
         sock.setsockopt(zmq.IMMEDIATE, 1)  # nothing queues for the dead
         sock.setsockopt(zmq.SNDHWM, 256)
         sock.setsockopt(zmq.RCVHWM, 256)
-        sock.connect(address)
+        self._expect(sock, server_key)
+        self.connect(sock, address)
         return sock
+
+    def connect(self, sock: "zmq.Socket[bytes]", address: str) -> None:
+        """Connect *sock*. Raises ConfigError for TCP without a server key beyond loopback."""
+        if sock.getsockopt(zmq.MECHANISM) != zmq.CURVE:
+            refuse_open_tcp(address)
+        sock.connect(address)
+
+    @staticmethod
+    def address_of(sock: "zmq.Socket[bytes]") -> str:
+        """Return the address bound last, with the port the system chose for `:*`."""
+        return str(sock.get_string(zmq.LAST_ENDPOINT)).rstrip("\0")
+
+    def stranger(self) -> Stranger:
+        """Return a client that must be refused, at the door of a server that asks as all do."""
+        address = f"ipc://@genesis-{getpid()}-{next(self._strangers)}"  # abstract: leaves no file
+        key = CurveKeys.make()
+        server = self._make(zmq.DEALER, REQUEST_IN_MAX_BYTES)
+        events = server.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED
+            | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+            | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+        )
+        self._open.append(events)
+        _guard(server, key)
+        server.bind(address)
+        client = self._make(zmq.DEALER, REQUEST_IN_MAX_BYTES)
+        _present(client, CurveKeys.make(), key.public)
+        client.connect(address)
+        return Stranger(server, client, events)
 
     def close(self) -> None:
         """Close what is open and end the context. Closing twice is fine."""
@@ -78,7 +190,7 @@ class Sockets:
         self._open.clear()
         self._context.term()
 
-    def _make(self, kind: int, message_max_bytes: int) -> zmq.Socket[bytes]:
+    def _make(self, kind: int, message_max_bytes: int) -> "zmq.Socket[bytes]":
         self._open = [sock for sock in self._open if not sock.closed]
         sock = self._context.socket(kind)
         for option, value in _COMMON.items():
@@ -86,3 +198,43 @@ class Sockets:
         sock.setsockopt(zmq.MAXMSGSIZE, message_max_bytes)  # unset, one frame may be 200 MiB
         self._open.append(sock)
         return sock
+
+    def _bind(self, sock: "zmq.Socket[bytes]", address: str, tcp: str | None) -> None:
+        """Bind *address* under NULL, then *tcp* under CURVE: options are copied at each bind."""
+        for place in filter(None, (address, tcp)):
+            if self._keys is None:
+                refuse_open_tcp(place)
+            elif place.startswith("tcp:"):
+                _guard(sock, self._keys)
+            sock.bind(place)
+
+    def _expect(self, sock: "zmq.Socket[bytes]", server_key: bytes | None) -> None:
+        if server_key is None:
+            return
+        if self._keys is None:
+            raise ConfigError("no CURVE key of our own; see `genesis keys --help`")
+        _present(sock, self._keys, server_key)
+
+
+def refuse_open_tcp(address: str) -> None:
+    """Raise ConfigError if *address* is TCP beyond loopback, named by number."""
+    if not address.startswith("tcp:"):
+        return
+    host = address.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, an interface, a wildcard: who knows where that is
+        loopback = False
+    if not loopback:
+        raise ConfigError(f"{address} needs CURVE keys; see `genesis keys --help`")
+
+
+def _guard(sock: "zmq.Socket[bytes]", keys: CurveKeys) -> None:
+    sock.setsockopt(zmq.CURVE_SERVER, 1)
+    sock.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
+
+
+def _present(sock: "zmq.Socket[bytes]", keys: CurveKeys, server_key: bytes) -> None:
+    sock.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
+    sock.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
+    sock.setsockopt(zmq.CURVE_SERVERKEY, server_key)

@@ -101,7 +101,8 @@ class AnalysisNode(Component):
             bars = [await self.closed.get()]
             while not self.closed.empty():
                 bars.append(self.closed.get_nowait())
-            await self.commit(*((f"md.bar.{bar.interval}.{bar.instrument}", bar) for bar in bars))
+            said = [(f"md.bar.{bar.interval}.{bar.instrument}", bar) for bar in bars]
+            await self.commit(*said, patient=True)
             for bar in bars:
                 self.publish_indicators(bar)
             self.report("late_trades", self.bars.late)

@@ -128,7 +128,7 @@ class Coordinator(Component):
             change = self._roster.mode_change(self._since_ns)
             self._save()
             self.bus.learn_mode(change)
-            await self.commit((SYS_MODE, change))
+            await self.commit((SYS_MODE, change), patient=True)
             self.emit(topics.MODE, change)
             self.log.warning("mode", mode=change.mode, epoch=change.mode_epoch, why=change.reason)
         if changes.view:

@@ -91,7 +91,7 @@ class ExecutionNode(Component):
 
     # Requests that change something.
 
-    @request("execution.submit", timeout_s=5.0)
+    @request("execution.submit", timeout_s=5.0, writes=True)
     async def submit(self, approved: ApprovedIntent, caller: str) -> Order:
         """Place an approved order once; a known coid answers what became of it.
 
@@ -175,7 +175,7 @@ class ExecutionNode(Component):
 
     # The venue's private stream.
 
-    @event("venue.report.", durable=True)
+    @event("venue.report.", durable=True, halt=True)
     async def on_report(self, report: VenueReport, meta: EventMeta) -> None:
         """Book what the venue reports; its offset is journaled with what it led to."""
         await self._take(evidence_of(report), applied=meta)
@@ -255,7 +255,7 @@ class ExecutionNode(Component):
         return taken
 
     async def _commit(self, *said: Said, applied: EventMeta | None = None) -> None:
-        await self.commit(*said, applied=applied)
+        await self.commit(*said, applied=applied, patient=True)  # the desk has decided already
         self._tell_money()
 
     def _tell_money(self, *positions: Position) -> None:

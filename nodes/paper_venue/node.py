@@ -53,7 +53,7 @@ class PaperVenueNode(Component):
         """Let the writer finish."""
         await self._on_disk(())
 
-    @request("venue.place", timeout_s=2.0)
+    @request("venue.place", timeout_s=2.0, writes=True)
     async def place(self, intent: OrderIntent) -> VenueReport:
         """Take or refuse an order once. Raises Conflict for a known id with other content."""
         answer = self.exchange.place(intent, self.now_ns())
@@ -129,6 +129,6 @@ class PaperVenueNode(Component):
             batch, self.outbox = self.outbox, []
             written, self.written = self.written, None
             if batch:
-                await self.commit(*batch)
+                await self.commit(*batch, patient=True)  # the exchange has decided already
             if written is not None:
                 written.set_result(None)

@@ -84,12 +84,12 @@ class RecorderNode(Component):
         """Return where the database stands; 0 while it is away, as twice is once."""
         return self.written.get((node, log_id), 0)
 
-    @event("order.", durable=True)
+    @event("order.", durable=True, halt=True)
     async def on_order(self, change: OrderEvent, meta: EventMeta) -> None:
         """Keep the event, and the order as it stands after it."""
         await self.keep(change, meta)
 
-    @event("fill.", durable=True)
+    @event("fill.", durable=True, halt=True)
     async def on_fill(self, fill: Fill, meta: EventMeta) -> None:
         """Keep a fill."""
         await self.keep(fill, meta)

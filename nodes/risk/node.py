@@ -47,7 +47,7 @@ class RiskNode(Component):
         self.emit("risk.limits", self.gatekeeper.limits)
         self.spawn(self._learn_books(), "learn books")
 
-    @event("md.quote.")
+    @event("md.quote.", conflate=True)
     def on_quote(self, quote: Quote, meta: EventMeta) -> None:
         """Note the price and how old it is: a last value may be from before we came."""
         age_s = max(0, self.now_ns() - meta.ts_sent) / 1e9 if meta.snapshot else 0.0
@@ -63,12 +63,12 @@ class RiskNode(Component):
         """Note what execution holds."""
         self.gatekeeper.handle(position, self.monotonic_s())
 
-    @event("order.", durable=True)
+    @event("order.", durable=True, halt=True)
     async def on_order(self, told: OrderEvent, meta: EventMeta) -> None:
         """Note what became of an order."""
         self.gatekeeper.handle(told, self.monotonic_s())
 
-    @request("risk.submit", timeout_s=5.0)
+    @request("risk.submit", timeout_s=5.0, writes=True)
     async def submit(self, intent: OrderIntent, caller: str) -> RiskDecision:
         """Return the verdict; an approved intent is with execution, or perhaps on its way.
 
@@ -80,7 +80,8 @@ class RiskNode(Component):
         ts = self.now_ns()
         decision = self.gatekeeper.decide(intent, self.monotonic_s(), ts)
         if decision.ts_decided == ts:  # an older one is on disk, or about to be
-            await self.commit((f"risk.decision.{intent.strategy}", decision))
+            topic = f"risk.decision.{intent.strategy}"
+            await self.commit((topic, decision), patient=True)
         if decision.approved:
             # A task of its own: whether the caller still waits must not decide what is learned.
             told: asyncio.Future[errors.MeshError | None] = asyncio.Future()

@@ -96,13 +96,13 @@ class StrategyNode(Component):
             self.spawn(self.warm_up(), "warm up")
         self.act(self.host.quote(quote, self.now_ns()))
 
-    @event("order.", durable=True)
+    @event("order.", durable=True, halt=True)
     async def on_order(self, change: OrderEvent, meta: EventMeta) -> None:
         """Apply what happened to an order."""
         if self.is_new(meta):
             self.act(self.host.order(change, self.now_ns(), self.monotonic_s()))
 
-    @event("fill.", durable=True)
+    @event("fill.", durable=True, halt=True)
     async def on_fill(self, fill: Fill, meta: EventMeta) -> None:
         """Apply a fill."""
         if self.is_new(meta):

@@ -9,13 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from mesh.protocol.access import CLI, GUEST, Access, Grants
 from mesh.runtime.bus import Bus, Run
 from mesh.runtime.component import Component
 from mesh.runtime.directory import Directory
 from mesh.runtime.identity import next_epoch
 from mesh.runtime.logs import Logs
 from mesh.runtime.settings import Paths
+from mesh.storage.journal import Retention
+from mesh.transport.auth import Authenticator
 from mesh.transport.sockets import Sockets
+
+
+_ALL = Grants(sub=("",), pub=("",), call=("",))
+OPEN = Access({CLI: _ALL, GUEST: _ALL})  # one process holds all nodes, so nobody has a role
 
 
 class LocalMesh:
@@ -29,6 +36,8 @@ class LocalMesh:
         self.directory = Directory(self.paths.run, "test")
         self.directory.make()
         self.running: dict[str, tuple[Bus, Sockets, Logs]] = {}
+        self.doors: dict[str, Authenticator] = {}
+        self.retention = Retention(max_bytes=1 << 30, keep_s=3600.0)
         self._tasks = tasks
 
     async def start(self, node: str, component: Component) -> Bus:
@@ -36,7 +45,8 @@ class LocalMesh:
         epoch = next_epoch(self.paths.state / "epochs" / node)
         log = Logs(self.paths.logs, node, epoch, level="DEBUG", rotate_bytes=1 << 26, kept=2)
         sockets = Sockets()
-        run = Run(node, epoch, "test", self.paths, log)
+        self.doors[node] = Authenticator(asyncio.get_running_loop(), sockets)
+        run = Run(node, epoch, "test", self.paths, log, OPEN, self.retention)
         bus = Bus(component, run, sockets, self.directory, self._tasks)
         component.attach(bus)
         self.running[node] = (bus, sockets, log)
@@ -51,6 +61,7 @@ class LocalMesh:
         bus, sockets, log = self.running.pop(node)
         bus.cancel()
         bus.close()
+        self.doors.pop(node).close()
         sockets.close()
         log.close()
 
@@ -63,6 +74,7 @@ class LocalMesh:
     async def _scan(bus: Bus) -> None:
         while True:
             bus.peers.scan()
+            bus.beat()
             await asyncio.sleep(0.02)
 
 

@@ -25,9 +25,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     fault: str
 
 class Speaker(Component):
-    says: ClassVar = {"t.": EPHEMERAL}
+    says: ClassVar = {"x.": EPHEMERAL}
     async def on_start(self) -> None:
-        self.every(0.02, lambda: self.emit("t.x", 1))
+        self.every(0.02, lambda: self.emit("x.t", 1))
 
 class Demo(Component):
     async def on_start(self) -> None:
@@ -36,7 +36,7 @@ class Demo(Component):
             self.spawn(self.fail(), "fail")
     async def fail(self) -> None:
         raise ValueError("a task failed")
-    @event("t.")
+    @event("x.")
     def on_tick(self, number: int) -> None:
         if self.settings.fault == "handler":
             raise ValueError("a handler failed")

@@ -12,7 +12,7 @@ from typing import Any
 from mesh.protocol import envelope
 from mesh.runtime.client import Client
 from mesh.runtime.settings import Paths
-from mesh.storage.journal import Journal
+from mesh.storage.reader import Reader
 from nodes.domain.numbers import parse
 from nodes.domain.orders import TERMINAL, Fill, VenueReport
 from nodes.domain.plain import plain
@@ -51,7 +51,7 @@ async def wait_for(condition: Callable[[], Awaitable[object]], what: str) -> Non
 
 def venue_fills(paths: Paths) -> dict[str, Fill]:
     """Return what the venue has filled, from its journal on disk."""
-    journal = Journal(paths.state / "paper_venue.sqlite3")
+    journal = Reader(paths.state / "journals" / "paper_venue.sqlite3")
     reports = [
         envelope.decode_value(envelope.decode_event(row.frame).payload, VenueReport)
         for row in journal.read()

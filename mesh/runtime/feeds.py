@@ -1,0 +1,225 @@
+"""Feed: what one publisher says on one plane, brought to those who asked for it.
+
+Last values come first: from what is known already, else by a snapshot. On the durable plane
+a reader follows the publisher's journal beside the sinks that only hear what is live.
+
+Never here: finding publishers, the order of durable events.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeAlias
+
+import msgspec
+import zmq
+
+from mesh.errors import MeshError
+from mesh.protocol import envelope, topics
+from mesh.protocol.control import LASTVALUE, Head, Heartbeat, Record, SnapshotPage
+from mesh.protocol.control import Snapshot as SnapshotAsk
+from mesh.protocol.envelope import SNAPSHOT, TOMBSTONE, Event
+from mesh.protocol.lastvalue import LastValues
+from mesh.protocol.sequence import Gap
+from mesh.runtime.durable import DurableReader, Spawn
+from mesh.transport.pubsub import Ears, Subscriber
+
+ROUTES_MAX: Final = 10_000
+STRANGE_MAX: Final = 100
+SNAPSHOT_TIMEOUT_S: Final = 2.0
+_LOG: Final = topics.LOG + "\0"
+
+EventSink: TypeAlias = Callable[[Event, Record], None]
+Interests: TypeAlias = list[tuple[str, EventSink]]
+AskSnapshot: TypeAlias = Callable[[SnapshotAsk, float], Awaitable[SnapshotPage]]
+
+
+@dataclass(slots=True)
+class Listeners:
+    """Who is told of what happens on the links of this process."""
+
+    on_gap: Callable[[str, Gap], None] = lambda node, gap: None
+    on_drained: Callable[[], None] = lambda: None
+    on_trouble: Callable[[str, str], None] = lambda node, why: None
+
+
+class Feed:
+    """Hear one publisher on one plane for all sinks of this process.
+
+    refused: schemas that mean something else there than here; their events are dropped.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connect: Callable[[], "zmq.SyncSocket"],
+        record: Record,
+        listeners: Listeners,
+        *,
+        reader: DurableReader | None,
+        durable: bool,
+        ask: AskSnapshot,
+        spawn: Spawn,
+    ) -> None:
+        self.record, self.reader = record, reader
+        self.last = LastValues()
+        self.refused: frozenset[int] = frozenset()
+        self._ask, self._spawn, self._listeners = ask, spawn, listeners
+        self._interests: Interests = []
+        self._routes: dict[str, tuple[bool, bool, tuple[EventSink, ...]]] = {}
+        self._strange: set[str] = set()  # topics that the publisher said and may not
+        self._denied: tuple[str, ...] = ()
+        self._owed: set[str] = set()  # prefixes whose snapshot is to be asked for at the next HEAD
+        self._again: set[str] = set()  # prefixes to ask for again at the next tick
+        node = record.node
+        self.subscriber = Subscriber(
+            loop,
+            connect,
+            record.nid,
+            Ears(
+                self._on_event,
+                self._on_live,
+                self._gap,
+                on_beacon=self._on_beacon,
+                on_drained=listeners.on_drained,
+                on_trouble=lambda why: listeners.on_trouble(node, why),
+            ),
+            durable=durable,
+            token=partial(secrets.randbits, 64),
+        )
+        if reader is not None:
+            self.subscriber.want({*reader.prefixes, _LOG})
+
+    def add(self, wanted: Interests) -> None:
+        """Bring these prefixes to these sinks too: last values now, then what comes."""
+        self._routes.clear()
+        self._interests += wanted
+        for prefix, sink in wanted:
+            for event in self.last.matching(prefix):
+                sink(_flagged(event, SNAPSHOT), self.record)
+        self._owed |= {prefix for prefix, _ in wanted if self._keeps(prefix)}
+        if wanted:
+            self.subscriber.want({prefix for prefix, _ in wanted})
+        if self._owed:
+            self.subscriber.again()
+
+    def remove(self, prefix: str, sink: EventSink) -> None:
+        """Bring *prefix* no longer to *sink*."""
+        self._routes.clear()
+        self._interests = [pair for pair in self._interests if pair != (prefix, sink)]
+        held = {held for held, _ in self._interests}
+        if prefix not in held and not (self.reader and prefix in self.reader.prefixes):
+            self.subscriber.drop(prefix)
+            if not any(topics.overlaps(prefix, held) for held, _ in self._interests):
+                self.last.forget(prefix)
+
+    def renew(self, record: Record) -> None:
+        """Take the publisher's newer record."""
+        if record != self.record:
+            self.record = record
+            self._routes.clear()
+
+    def tick(self) -> None:
+        """Let time pass; ask for the snapshots that are still owed."""
+        self.subscriber.tick()
+        doubted = {topic + "\0" for topic in self.last.stale} if not self.last.asking else set()
+        wanted = self._again | doubted
+        self._again = set()
+        self._snapshot(wanted)
+
+    def close(self) -> None:
+        """Close the link."""
+        self.subscriber.close()
+
+    def _keeps(self, prefix: str) -> bool:
+        return any(
+            kind == LASTVALUE and topics.overlaps(said, prefix)
+            for said, kind in self.record.says.items()
+        )
+
+    def _gap(self, gap: Gap) -> None:
+        self.last.doubt(gap.topic)
+        self._listeners.on_gap(self.record.node, gap)
+
+    def _on_event(self, event: Event) -> None:
+        if event.schema in self.refused:
+            self.subscriber.rejects.total += 1
+            return
+        route = self._routes.get(event.topic)
+        owned, keeps, sinks = self._route(event.topic) if route is None else route
+        if not owned:
+            self._reject(event.topic)
+            return
+        if self.reader is not None:
+            self.reader.on_event(event)
+        if keeps:
+            self.last.live(event)
+        for sink in sinks:
+            sink(event, self.record)
+
+    def _on_live(self, head: Head, began: bool) -> None:
+        if head.denied != self._denied:
+            self._denied = head.denied
+            self._listeners.on_trouble(self.record.node, f"denied there: {list(head.denied)}")
+        if self.reader is not None:
+            self.reader.on_live(head, began)
+        if began:
+            self.last.begin()
+            self._owed = {prefix for prefix, _ in self._interests if self._keeps(prefix)}
+        wanted, self._owed = self._owed, set()
+        self._snapshot(wanted)
+
+    def _on_beacon(self, beacon: Heartbeat) -> None:
+        if self.reader is not None:
+            self.reader.on_beacon(beacon.streams)
+
+    def _snapshot(self, prefixes: set[str]) -> None:
+        if prefixes:
+            self.last.ask()
+            self._spawn(self._fill(tuple(sorted(prefixes))), f"snapshot of {self.record.node}")
+
+    async def _fill(self, prefixes: tuple[str, ...]) -> None:
+        """Page through a snapshot; what fails is asked for again at the next tick."""
+        complete, after = False, ""
+        try:
+            while not complete:
+                page = await self._ask(SnapshotAsk(prefixes, after), SNAPSHOT_TIMEOUT_S)
+                for frame in page.frames:
+                    self._offer(envelope.decode_event(frame))
+                complete, after = page.after == "", page.after
+        except MeshError:
+            self._again.update(prefixes)
+        for event in self.last.end(prefixes, complete=complete):
+            self._bring(_flagged(event, SNAPSHOT | TOMBSTONE))
+
+    def _offer(self, event: Event) -> None:
+        if event.epoch >= self.subscriber.sync.tracker.epoch and self.last.offer(event):
+            self._bring(_flagged(event, SNAPSHOT))
+
+    def _bring(self, event: Event) -> None:
+        for sink in self._route(event.topic)[2]:
+            sink(event, self.record)
+
+    def _route(self, topic: str) -> tuple[bool, bool, tuple[EventSink, ...]]:
+        """Return whether the publisher may say *topic*, whether it is a last value, and to whom."""
+        if len(self._routes) >= ROUTES_MAX:
+            self._routes.clear()
+        kind = topics.longest(self.record.says, topic)
+        sinks = tuple(dict.fromkeys(s for p, s in self._interests if topics.matches(p, topic)))
+        route = kind is not None or topic == topics.LOG, kind == LASTVALUE, sinks
+        self._routes[topic] = route
+        return route
+
+    def _reject(self, topic: str) -> None:
+        """Count an event on a topic that is not its publisher's; tell of the first."""
+        rejects = self.subscriber.rejects
+        rejects.total += 1
+        if topic not in self._strange and len(self._strange) < STRANGE_MAX:
+            self._strange.add(topic)
+            self._listeners.on_trouble(self.record.node, f"{topic[:60]} is not its own: dropped")
+
+
+def _flagged(event: Event, flags: int) -> Event:
+    return msgspec.structs.replace(event, flags=event.flags | flags)

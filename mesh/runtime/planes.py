@@ -1,0 +1,124 @@
+"""Planes: the bound sockets of one run of a node, its authenticator and its durable log.
+
+Never here: what is published, who is connected to.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import zmq
+
+from mesh.protocol.access import Access, SubscriptionGuard
+from mesh.protocol.commits import GroupCommit
+from mesh.protocol.control import Welcome
+from mesh.protocol.outbound import Outbound
+from mesh.runtime.streams import DurableLog, Ticket
+from mesh.storage.journal import Journal
+from mesh.transport.pubsub import DURABLE_CAP_BYTES, EVENT_CAP_BYTES, Publisher
+from mesh.transport.rpc import Call, Responder
+from mesh.transport.sockets import Sockets
+
+JOURNALS: Final = "journals"
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a node binds. listen: tcp://<address>:* for other hosts, advertised under another
+    name if given; empty for none."""
+
+    ipc: dict[str, str]
+    listen: str = ""
+    advertise: str = ""
+
+
+class Planes:
+    """Open what a run of a node binds; close it with :meth:`close`."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sockets: Sockets,
+        addresses: Addresses,
+        access: Access,
+        *,
+        nid: int,
+        epoch: int,
+    ) -> None:
+        self._loop, self._sockets, self._addresses = loop, sockets, addresses
+        self._access, self._nid, self._epoch = access, nid, epoch
+        self.tcp: dict[str, str] = {}  # plane to the address that other hosts use
+        self._ports: dict[str, str] = {}  # plane to where it is bound
+        self.events = self._publisher("e", durable=False)
+        self.durable: Publisher | None = None
+        self.log: DurableLog | None = None
+        self._responder: Responder | None = None
+
+    def publish_durable(self) -> None:
+        """Bind the plane of durable events."""
+        self.durable = self._publisher("d", durable=True)
+
+    def open_log(
+        self, journal: Journal, name: str, on_fatal: Callable[[BaseException], None]
+    ) -> DurableLog:
+        """Own *journal*; its events go out on the durable plane, if there is one."""
+        outbound = (
+            self.durable.outbound
+            if self.durable is not None
+            else Outbound(self._nid, self._epoch, DURABLE_CAP_BYTES)
+        )
+        commits: GroupCommit[Ticket] = GroupCommit(
+            outbound, name, journal.log_id, journal.first, journal.last
+        )
+        self.log = DurableLog(self._loop, journal, commits, self.durable, on_fatal)
+        return self.log
+
+    def respond(self, welcome: Welcome, cluster: str, serve: Callable[[Call], None]) -> None:
+        """Bind the plane of requests: from now on they come in."""
+        self._responder = Responder(self._loop, self._bound("r"), welcome, cluster, serve)
+
+    def rebind(self) -> None:
+        """Cut every peer off: who may still come in connects again. A key was revoked."""
+        for plane, publisher in (("e", self.events), ("d", self.durable)):
+            if publisher is not None:
+                publisher.close()
+                publisher.rebind(self._bound(plane))
+        if self._responder is not None:
+            self._responder.close()
+            self._responder.rebind(self._bound("r"))
+
+    def close(self) -> None:
+        """Close everything. Closing twice is fine."""
+        if self._responder is not None:
+            self._responder.close()
+        self.events.close()
+        if self.log is not None:
+            self.log.close()  # publishes what it finishes
+        if self.durable is not None:
+            self.durable.close()
+
+    def _publisher(self, plane: str, *, durable: bool) -> Publisher:
+        cap = DURABLE_CAP_BYTES if durable else EVENT_CAP_BYTES
+        return Publisher(
+            self._loop,
+            self._bound(plane),
+            Outbound(self._nid, self._epoch, cap),
+            SubscriptionGuard(self._access),
+            durable=durable,
+        )
+
+    def _bound(self, plane: str) -> "zmq.SyncSocket":
+        """Return the plane's socket, bound; at the same TCP port as before, if there was one."""
+        places, sockets = self._addresses, self._sockets
+        ipc, tcp = places.ipc[plane], self._ports.get(plane) or places.listen or None
+        if plane == "r":
+            sock = sockets.responder(ipc, tcp=tcp)
+        else:
+            sock = sockets.publisher(ipc, durable=plane == "d", tcp=tcp)
+        if tcp is not None:
+            bound = sock.getsockopt_string(zmq.LAST_ENDPOINT)
+            self._ports[plane] = bound
+            host, _, port = bound.removeprefix("tcp://").rpartition(":")
+            self.tcp[plane] = f"tcp://{places.advertise or host}:{port}"
+        return sock

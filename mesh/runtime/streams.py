@@ -1,0 +1,162 @@
+"""DurableLog: the durable events of this node, from a caller's wish to the publisher.
+
+On disk before anybody is told: a frame is sent, a caller answered, only after the commit.
+
+Never here: numbering (mesh.protocol.commits), SQL, reading other nodes' logs.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Final, TypeAlias
+
+from mesh.errors import Invalid, Unavailable
+from mesh.protocol.commits import Applied, DeadLetter, Group, GroupCommit, Wish
+from mesh.protocol.control import Ack, Fetch, FetchPage
+from mesh.protocol.envelope import Event
+from mesh.storage.journal import Journal
+from mesh.transport.pubsub import Publisher
+
+DISK_RETRY_S: Final = 0.25
+HELD_MAX: Final = 4_096
+
+Ticket: TypeAlias = asyncio.Future[int]
+
+
+class DurableLog:
+    """Own one journal. on_fatal: told once when the disk failed and the node must end."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        journal: Journal,
+        commits: "GroupCommit[Ticket]",
+        publisher: Publisher | None,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self.journal, self._commits = journal, commits
+        self._loop, self._publisher, self._on_fatal = loop, publisher, on_fatal
+        self.full = False  # the last group was refused for want of space
+        self._writing = False
+        self._added = self._ended = 0  # wishes so far
+        self._held: deque[tuple[int, Callable[[], None]]] = deque()
+        self._retry: asyncio.TimerHandle | None = None
+        journal.start(self._from_writer)
+
+    @property
+    def pending(self) -> bool:
+        """Say whether something decided is not on disk yet."""
+        return self._writing or self._commits.queued > 0
+
+    async def store(
+        self,
+        events: tuple[Event, ...] = (),
+        *,
+        applied: tuple[Applied, ...] = (),
+        dead: tuple[DeadLetter, ...] = (),
+        acks: tuple[Applied, ...] = (),
+        patient: bool = False,
+    ) -> int:
+        """Store all of it in one transaction, publish the events; return the last offset.
+
+        Raises Unavailable (executed: no) when the disk is full, unless patient: then it
+        waits for space. Cancelling the wait does not take the wish back.
+        """
+        ticket: Ticket = self._loop.create_future()
+        self._commits.add(Wish(ticket, events, applied, dead, acks, patient))
+        self._added += 1
+        self._pump()
+        return await ticket
+
+    async def settled(self) -> None:
+        """Return once all that was decided before is on disk."""
+        if self.pending:
+            await self.store(patient=True)
+
+    def when_settled(self, act: Callable[[], None]) -> None:
+        """Call *act* once all that was decided before is on disk; at once if it is."""
+        if not self.pending:
+            act()
+            return
+        if len(self._held) >= HELD_MAX:
+            self._held.popleft()  # of a last value only the newest matters
+        self._held.append((self._added, act))
+
+    def fetch(self, ask: Fetch) -> FetchPage:
+        """Return committed records of a range. Raises Invalid for a range that is none."""
+        journal = self.journal
+        if ask.log_id != journal.log_id:
+            return FetchPage(journal.log_id, (), 0, journal.first, journal.last)
+        if not 0 <= ask.after <= ask.to:
+            raise Invalid(f"no range: {ask.after} to {ask.to}")
+        if ask.after + 1 < journal.first:  # deleted: first says so
+            return FetchPage(journal.log_id, (), ask.after, journal.first, journal.last)
+        page = journal.page(ask.after, min(ask.to, self._commits.last), ask.prefixes)
+        return FetchPage(journal.log_id, page.frames, page.through, journal.first, journal.last)
+
+    async def ack(self, consumer: str, ack: Ack) -> None:
+        """Note how far *consumer* has applied this log; retention spares what it has not."""
+        if ack.log_id == self.journal.log_id and 0 <= ack.offset <= self._commits.last:
+            await self.store(acks=(Applied(consumer, ack.log_id, ack.offset),))
+
+    def close(self) -> None:
+        """Finish what is being written and close the file."""
+        if self._retry is not None:
+            self._retry.cancel()
+        self.journal.close()
+
+    def _pump(self) -> None:
+        if self._retry is not None:
+            return  # the disk was full a moment ago; the timer goes on
+        group = self._commits.group()
+        if group is None:
+            return
+        self._writing = True
+        if any(group):
+            self.journal.write(group)
+        else:  # somebody only waits for what was before
+            self._loop.call_soon(self._written, None)
+
+    def _from_writer(self, group: Group, error: BaseException | None) -> None:
+        """Carry the outcome from the writer's thread to the loop."""
+        self._loop.call_soon_threadsafe(partial(self._written, error))
+
+    def _written(self, error: BaseException | None) -> None:
+        self._writing = False
+        if error is None:
+            self._publish()
+        elif isinstance(error, Unavailable):
+            self._refuse(error)
+        else:
+            self._on_fatal(error)
+            return
+        self._pump()
+
+    def _publish(self) -> None:
+        self.full = False
+        outcome = self._commits.committed()
+        if self._publisher is not None:
+            for frame in outcome.frames:
+                self._publisher.send(frame)
+        for ticket, offset in outcome.tickets:
+            if not ticket.done():
+                ticket.set_result(offset)
+        self._ended += len(outcome.tickets)
+        while self._held and self._held[0][0] <= self._ended:
+            self._held.popleft()[1]()
+        if self.journal.first != self._commits.first:
+            self._commits.retained(self.journal.first)
+
+    def _refuse(self, error: Unavailable) -> None:
+        self.full = True
+        refused = self._commits.refused()
+        self._ended += len(refused)
+        for ticket in refused:
+            if not ticket.done():
+                ticket.set_exception(Unavailable(error.message, retry_after_s=DISK_RETRY_S))
+        self._retry = self._loop.call_later(DISK_RETRY_S, self._again)
+
+    def _again(self) -> None:
+        self._retry = None
+        self._pump()

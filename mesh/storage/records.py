@@ -1,0 +1,39 @@
+"""Records: what a journal holds, and the checks that make a flipped byte show.
+
+Never here: SQL, files, what records mean.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+from zlib import crc32
+
+from mesh.protocol.commits import Applied
+
+_LOG_ROW: Final = struct.Struct("<qqqI")
+
+
+class Page(NamedTuple):
+    """Some matching frames; every offset up to through was looked at."""
+
+    frames: tuple[bytes, ...]
+    through: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much is kept for consumers: bytes of the file in use, seconds once all have it."""
+
+    max_bytes: int
+    keep_s: float
+
+
+def chained(crc: int, offset: int, topic: bytes, schema: int, ts_ns: int, frame: bytes) -> int:
+    """Return the CRC-32 of a record that follows one with *crc*."""
+    head = _LOG_ROW.pack(offset, schema, ts_ns, len(topic))
+    return crc32(frame, crc32(topic, crc32(head, crc)))
+
+
+def seal(entry: Applied) -> int:
+    """Return the CRC-32 of an entry that stands alone."""
+    return crc32("\0".join((entry.node, entry.log_id, str(entry.offset))).encode())

@@ -1,0 +1,76 @@
+"""Sockets: TCP needs keys, secrets do not show, what is made is closed."""
+
+from collections.abc import Iterator
+
+import pytest
+import zmq
+
+from mesh.errors import ConfigError
+from mesh.transport.sockets import CurveKeys, Sockets, raw_key
+
+
+@pytest.fixture
+def sockets() -> Iterator[Sockets]:
+    made = Sockets()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["tcp://10.0.0.1:7001", "tcp://*:7001", "tcp://0.0.0.0:7001", "tcp://[::]:7001", "tcp://h:1"],
+)
+def test_tcp_beyond_loopback_is_refused_without_keys(sockets: Sockets, address: str) -> None:
+    with pytest.raises(ConfigError, match="CURVE"):
+        sockets.publisher(address, durable=False)
+    with pytest.raises(ConfigError, match="CURVE"):
+        sockets.responder("ipc://@genesis-test-refused", tcp=address)
+    with pytest.raises(ConfigError, match="CURVE"):
+        sockets.requester(address)
+    with pytest.raises(ConfigError, match="CURVE"):
+        sockets.connect(sockets.subscriber(durable=False), address)
+
+
+def test_tcp_on_loopback_by_number_needs_no_keys(sockets: Sockets) -> None:
+    publisher = sockets.publisher("tcp://127.0.0.1:*", durable=False)
+    sockets.connect(sockets.subscriber(durable=False), sockets.address_of(publisher))
+
+
+def test_keys_of_others_are_of_no_use_without_one_of_our_own(sockets: Sockets) -> None:
+    with pytest.raises(ConfigError, match="genesis keys"):
+        sockets.subscriber(durable=False, server_key=CurveKeys.make().public)
+
+
+def test_one_socket_takes_null_over_ipc_and_curve_over_tcp() -> None:
+    sockets = Sockets(CurveKeys.make())
+    for sock in (
+        sockets.publisher("ipc://@genesis-test-both-e", durable=True, tcp="tcp://127.0.0.1:*"),
+        sockets.responder("ipc://@genesis-test-both-r", tcp="tcp://127.0.0.1:*"),
+    ):
+        assert sock.getsockopt(zmq.MECHANISM) == zmq.CURVE
+    sockets.close()
+
+
+def test_every_socket_asks_the_authenticator(sockets: Sockets) -> None:
+    for sock in (
+        sockets.publisher("ipc://@genesis-test-asks-e", durable=False),
+        sockets.responder("ipc://@genesis-test-asks-r"),
+        sockets.subscriber(durable=False),
+        sockets.requester("ipc://@genesis-test-asks-r"),
+    ):
+        assert sock.get_string(zmq.ZAP_DOMAIN).rstrip("\0") == "genesis"
+        assert sock.getsockopt(zmq.ZAP_ENFORCE_DOMAIN) == 1
+
+
+def test_a_pair_is_known_by_its_secret_which_never_shows() -> None:
+    pair = CurveKeys.make()
+    assert CurveKeys.of(pair.secret) == pair
+    assert len(raw_key(pair.public)) == 32
+    assert pair.secret.decode() not in repr(pair) + str(pair) + f"{pair}"
+
+
+@pytest.mark.parametrize("key", [b"", b"a" * 39, b"a" * 41, b"~" * 40, b"#" * 40, b"\xff" * 40])
+def test_a_30_what_is_no_key_is_refused_without_being_shown(key: bytes) -> None:
+    with pytest.raises(ConfigError, match="Z85") as caught:
+        CurveKeys.of(key)
+    assert not key or key.decode("latin-1") not in str(caught.value)
