@@ -25,7 +25,7 @@ from bench import durable
 from bench.places import living, quantiles
 from mesh.protocol import envelope
 from mesh.protocol.control import EPHEMERAL
-from mesh.runtime.component import Component, EventMeta, event
+from mesh.runtime.component import Component, event
 
 ROUNDS: Final = 10
 PACED: Final = 400  # events a round for the latency
@@ -69,14 +69,14 @@ class Sink(Component):
         self.arrivals = arrivals
 
     @event("x.mesh.")
-    def on_quote(self, quote: Quote, meta: EventMeta) -> None:
+    def on_quote(self, quote: Quote) -> None:
         """Take one event."""
-        self.arrivals.take(1, meta.ts_sent)
+        self.arrivals.take(1, quote.ts_event)
 
     @event("x.batch.", batch=True)
-    def on_quotes(self, quotes: list[Quote], meta: EventMeta) -> None:
+    def on_quotes(self, quotes: list[Quote]) -> None:
         """Take all that one drain found."""
-        self.arrivals.take(len(quotes), meta.ts_sent)
+        self.arrivals.take(len(quotes), quotes[-1].ts_event)
 
 
 class Arrivals:
@@ -139,11 +139,14 @@ async def _publish(home: Path, control: Connection) -> None:
         bare.bind(f"ipc://{home}/bare")
         send: dict[str, Callable[[], object]] = {
             "floor": lambda: bare.send(_stamped(payload), zmq.NOBLOCK),
+            "mesh": lambda: source.emit("x.mesh.quote", _now()),
+        }
+        # For the rate both send the same again and again.
+        burst: dict[str, Callable[[], object]] = {
+            "floor": lambda: bare.send(payload, zmq.NOBLOCK),
             "mesh": lambda: source.emit("x.mesh.quote", VALUE),
             "batch": lambda: source.emit("x.batch.quote", VALUE),
         }
-        # The rate of the floor is that of the same bytes again and again.
-        burst = {**send, "floor": lambda: bare.send(payload, zmq.NOBLOCK)}
         async with living(home, "source", source):
             while (asked := await loop.run_in_executor(None, control.recv))[0] != "end":
                 kind, paced = asked
@@ -151,6 +154,10 @@ async def _publish(home: Path, control: Connection) -> None:
                     (send if paced else burst)[kind]()
                     if paced:
                         await asyncio.sleep(PACE_S)
+
+
+def _now() -> Quote:
+    return msgspec.structs.replace(VALUE, ts_event=time.time_ns())
 
 
 def _stamped(payload: bytes) -> bytes:
@@ -177,7 +184,7 @@ async def subscribe(home: Path, control: Connection) -> list[dict[str, Any]]:
                 for kind in KINDS:
                     ask = lambda k=kind: control.send((k, False))  # noqa: E731  # bound now
                     rates[kind].append(await arrivals.wait(BURST, ask, timing=False))
-        loop.remove_reader(bare.getsockopt(zmq.FD))
+        loop.remove_reader(int(bare.getsockopt(zmq.FD)))
     return _rows(ages, rates)
 
 

@@ -182,7 +182,7 @@ class CatchUp(Generic[Item]):
         """Return the fetches to send now: a window of ranges, none while the consumer is slow."""
         if self.stage is not FETCHING or now < self._not_before:
             return []
-        for after in [a for a, (_, since) in self._asked.items() if now - since > STALL_S]:
+        for after in [a for a, (_, since) in self._asked.items() if now >= since + STALL_S]:
             del self._asked[after]
         asks = []
         after = self.position
@@ -195,7 +195,8 @@ class CatchUp(Generic[Item]):
             elif asked is not None:
                 after = asked[0]
             else:
-                to = min(after + RANGE, self.target)
+                behind = [a for a in (*self._asked, *self._pages) if a > after]
+                to = min(after + RANGE, self.target, *behind)  # a page may have ended early
                 self._asked[after] = (to, now)
                 asks.append(Range(self.log_id, after, to))
                 after = to
@@ -204,18 +205,25 @@ class CatchUp(Generic[Item]):
     def page(
         self, asked: Range, through: int, items: list[tuple[int, Item]], first: int
     ) -> list[Notice]:
-        """Learn the answer to *asked*: the records up to through; the oldest kept is first."""
-        if asked.log_id != self.log_id or self._asked.pop(asked.after, None) is None:
+        """Learn the answer to *asked*: the records up to through; the oldest kept is first.
+
+        One that looked at nothing counts as none: it is asked again when it has stalled.
+        """
+        if asked.log_id != self.log_id or asked.after not in self._asked:
             return []
         self._fails, self.first = 0, first
         notices = self._overtaken()
-        if through > asked.after >= self.position:
-            self._pages[asked.after] = (through, items)
-        self._hand_over()
+        if asked.after in self._asked and asked.after < through <= asked.to:
+            del self._asked[asked.after]
+            within = [item for item in items if asked.after < item[0] <= through]
+            self._pages[asked.after] = (through, within)
+            self._hand_over()
         return notices
 
     def failed(self, asked: Range, now: float, dice: float) -> None:
         """Learn that *asked* got no answer: ask again after a while. dice: 0..1."""
+        if asked.log_id != self.log_id:
+            return  # of a journal that is no more
         self._asked.pop(asked.after, None)
         pause = min(RETRY_S * 2 ** min(self._fails, 10), RETRY_S_MAX)
         self._fails += 1
@@ -231,8 +239,9 @@ class CatchUp(Generic[Item]):
         return None
 
     def done(self, offset: int) -> None:
-        """Learn that the effect of *offset* is stored."""
-        self.applied, self.taken = max(self.applied, offset), 0
+        """Learn that the effect of *offset* is stored; of another journal's it means nothing."""
+        if offset == self.taken:
+            self.applied, self.taken = max(self.applied, offset), 0
 
     def confirm(self) -> int:
         """Return the offset up to which nothing is left to apply: also what others only said."""
@@ -243,13 +252,13 @@ class CatchUp(Generic[Item]):
     def halt(self) -> None:
         """Stop this stream until the process begins anew."""
         self.stage = HALTED
-        self.ready.clear()
-        self.buffer.clear()
+        self._clear()
 
     @property
     def lag(self) -> int:
         """Return how many offsets are known and not yet applied."""
-        done = self.applied if self.ready else max(self.applied, self.position)
+        unsettled = self.ready or self.taken or self.stage is HALTED
+        done = self.applied if unsettled else max(self.applied, self.position)
         return max(0, self.announced - done)
 
     def next_deadline(self, now: float) -> float | None:
@@ -319,8 +328,12 @@ class CatchUp(Generic[Item]):
 
     def _restart(self) -> None:
         self.applied = self.position = self.target = self.announced = 0
-        for queue in (self.ready, self.buffer, self.due):
-            queue.clear()
         self.taken = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self.ready.clear()
+        self.buffer.clear()
+        self.due.clear()
         self._asked.clear()
         self._pages.clear()

@@ -180,7 +180,8 @@ class GroupCommit(Generic[Ticket]):
 
     def _number(self, event: Event, offset: int) -> Stored:
         outbound, topic = self.outbound, event.topic
-        seq = self._heads[topic] = self._heads.get(topic, outbound.next_seq(topic) - 1) + 1
+        # add() has judged the topic; here, with the wishes taken out, nothing may be refused.
+        seq = self._heads[topic] = self._heads.get(topic, outbound.heads.get(topic, 0)) + 1
         numbered = Event(
             topic,
             event.schema,

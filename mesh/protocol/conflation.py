@@ -74,11 +74,11 @@ class Freshness:
             if self.pace is LATE:
                 self.pace = FRESH
             return True
+        self.tick(now)  # a silence since the last one is forgiven first
         self.aged += 1
         if self.pace is FRESH:
             self.pace, self._late_since = LATE, now
         self._late_at = now
-        self.tick(now)
         return False
 
     def tick(self, now: float) -> None:

@@ -79,14 +79,18 @@ def _spelling(info: inspect.Type, inside: tuple[type, ...]) -> str:
             return f"{{{key}:{value}}}"
         case inspect.UnionType():
             return "|".join(sorted(_spelling(member, inside) for member in info.types))
-        case inspect.LiteralType():
-            return "/".join(sorted(repr(value) for value in info.values))
-        case inspect.EnumType():
-            return "enum " + "/".join(sorted({type(m.value).__name__ for m in info.cls}))
+        case inspect.LiteralType() | inspect.EnumType():
+            return _one_of(info)
         case inspect.StructType():
             return _nested(info, inside)
         case _:
             raise LocalProtocolError(f"no message can carry a {type(info).__name__}")
+
+
+def _one_of(info: inspect.LiteralType | inspect.EnumType) -> str:
+    """Spell a choice by the types of its members, for members may be added."""
+    members = [m.value for m in info.cls] if isinstance(info, inspect.EnumType) else info.values
+    return "one of " + "/".join(sorted({type(member).__name__ for member in members}))
 
 
 def _nested(info: inspect.StructType, inside: tuple[type, ...]) -> str:

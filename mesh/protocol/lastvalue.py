@@ -66,7 +66,7 @@ class LastValues:
         topic, known = event.topic, self.values.get(event.topic)
         if event.seq <= self.gone.get(topic, 0):
             return False
-        if known is not None and topic not in self.stale and known.seq >= event.seq:
+        if known is not None and (known.epoch, known.seq) > (event.epoch, event.seq):
             return False
         news = known is None or (known.epoch, known.seq) != (event.epoch, event.seq)
         self.values[topic] = event

@@ -4,7 +4,7 @@ Never here: sockets, who may hear what, the journal.
 """
 
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, NamedTuple
 
 from mesh.errors import LocalProtocolError
@@ -14,9 +14,12 @@ from mesh.protocol.envelope import WIRE, Event
 
 TOPICS_MAX: Final = 10_000  # a publisher refuses more: memory is bounded
 HEADS_PER_PAGE: Final = 2_000
+HEADS_BYTES: Final = 128 * 1024  # of a page: the frame around it has twice as much
 BEACON_HEADS: Final = 100
 BEACON_HEADS_BYTES: Final = 8 * 1024
 SNAPSHOT_BYTES: Final = 128 * 1024
+# Said by the mesh itself, which must be able to say how a node is that ran out of topics.
+_SYSTEM: Final = frozenset({topics.HEARTBEAT, topics.VIEW, topics.MODE, topics.LOG})
 
 
 class Stamped(NamedTuple):
@@ -37,8 +40,7 @@ class Outbound:
         self.heads: dict[str, int] = {}
         self.last_values: dict[str, Stamped] = {}
         self.streams: tuple[StreamHead, ...] = ()
-        self._told: dict[str, int] = {}  # heads as the last beacon knew them
-        self._turn = 0
+        self._told: dict[str, int] = {}  # heads as beacons told them, the latest told last
 
     def frame(self, event: Event, *, keep: bool = False) -> bytes:
         """Return the frame of the next event; with keep it becomes the topic's last value.
@@ -55,12 +57,31 @@ class Outbound:
             self.last_values[topic] = Stamped(seq, frame)
         return frame
 
+    def plain(
+        self, topic: str, schema: int, payload: bytes, ts_recv: int, ts_sent: int, *, keep: bool
+    ) -> bytes:
+        """Return what frame() makes of an event without flags and ext, faster."""
+        seq = self.heads.get(topic, 0) + 1
+        if seq == 1:
+            self.next_seq(topic)
+        frame = envelope.encode_plain(
+            topic, schema, self.nid, self.epoch, seq, ts_recv, ts_sent, payload
+        )
+        if len(frame) > self.cap_bytes:
+            raise LocalProtocolError(
+                f"event on {topic} has {len(frame)} bytes, {self.cap_bytes} max"
+            )
+        self.heads[topic] = seq
+        if keep:
+            self.last_values[topic] = Stamped(seq, frame)
+        return frame
+
     def next_seq(self, topic: str) -> int:
         """Return the sequence that the next event of *topic* will have."""
         last = self.heads.get(topic)
         if last is not None:
             return last + 1
-        if len(self.heads) >= TOPICS_MAX:
+        if len(self.heads) >= TOPICS_MAX and topic not in _SYSTEM:
             raise LocalProtocolError(f"more than {TOPICS_MAX} topics, the last is {topic}")
         topics.check(topic)
         return 1
@@ -74,40 +95,40 @@ class Outbound:
         if listed is None:
             return []
         denied = tuple(prefix for prefix in listed if not granted(prefix))
-        heads = self.heads
-        if listed:
-            wanted = [prefix for prefix in listed if prefix not in denied]
-            heads = {
-                topic: seq
-                for topic, seq in heads.items()
-                if any(topics.matches(prefix, topic) for prefix in wanted)
-            }
-        pages = list(_pages(heads))
+        wanted = [prefix for prefix in listed if prefix not in denied]
+        pages = list(
+            _pages(
+                (topic, seq)
+                for topic, seq in self.heads.items()
+                if (any(topics.matches(p, topic) for p in wanted) if listed else granted(topic))
+            )
+        )
         return [
             self._head(probe, page, denied, number, len(pages))
             for number, page in enumerate(pages)
         ]
 
     def beacon(self) -> dict[str, int]:
-        """Return heads for a heartbeat: what moved since the last, then the others in turn.
+        """Return heads for a heartbeat: three that moved, one of the others, and so on.
 
-        A lost last event shows by it. Bounded in number and bytes.
+        Of both, those told longest ago come first, so that in some beacons' time every topic
+        is told however many move: a lost last event shows by it, also if its beacon was lost.
+        Bounded in number and bytes.
         """
-        moved = {t: s for t, s in self.heads.items() if self._told.get(t) != s}
-        self._told = dict(self.heads)
-        names = list(self.heads)
-        if names:
-            self._turn %= len(names)
-            for topic in names[self._turn : self._turn + BEACON_HEADS]:
-                moved.setdefault(topic, self.heads[topic])
-            self._turn += BEACON_HEADS
+        heads, told = self.heads, self._told
+        waiting = [topic for topic in heads if topic not in told]
+        moved = [*waiting, *(topic for topic, seq in told.items() if heads[topic] != seq)]
+        others = [topic for topic, seq in told.items() if heads[topic] == seq]
         chosen: dict[str, int] = {}
         left = BEACON_HEADS_BYTES
-        for topic, seq in islice(moved.items(), BEACON_HEADS):
-            left -= len(topic) * 4 + 12
+        for topic in islice(_in_turn(moved, others), BEACON_HEADS):
+            left -= _head_bytes(topic)
             if left < 0:
                 break
-            chosen[topic] = seq
+            chosen[topic] = heads[topic]
+        for topic, seq in chosen.items():
+            told.pop(topic, None)
+            told[topic] = seq
         return chosen
 
     def snapshot(self, prefixes: tuple[str, ...], after: str) -> tuple[tuple[bytes, ...], str]:
@@ -144,8 +165,25 @@ class Outbound:
         )
 
 
-def _pages(heads: dict[str, int]) -> Iterator[dict[str, int]]:
-    items = iter(heads.items())
-    yield dict(islice(items, HEADS_PER_PAGE))
-    while page := dict(islice(items, HEADS_PER_PAGE)):
-        yield page
+def _pages(heads: Iterator[tuple[str, int]]) -> Iterator[dict[str, int]]:
+    """Yield *heads* in pages of bounded size, at least one."""
+    page: dict[str, int] = {}
+    left = HEADS_BYTES
+    for topic, seq in heads:
+        left -= _head_bytes(topic)
+        if left < 0 or len(page) >= HEADS_PER_PAGE:
+            yield page
+            page, left = {}, HEADS_BYTES - _head_bytes(topic)
+        page[topic] = seq
+    yield page
+
+
+def _head_bytes(topic: str) -> int:
+    return len(topic) * 4 + 12
+
+
+def _in_turn(moved: list[str], others: list[str]) -> Iterator[str]:
+    rest = iter(others)
+    for start in range(0, len(moved), 3):
+        yield from chain(moved[start : start + 3], islice(rest, 1))
+    yield from rest

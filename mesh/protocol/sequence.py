@@ -56,7 +56,7 @@ class SequenceTracker:
 
     def head(self, epoch: int, heads: dict[str, int]) -> tuple[bool, list[Gap]]:
         """Learn a HEAD; return whether a new run began, and the gaps it shows."""
-        if epoch < self.epoch:
+        if epoch < self.epoch or epoch < 1:
             self.stale += 1
             return False, []
         began = epoch > self.epoch or not self.synced
@@ -95,6 +95,17 @@ class SequenceTracker:
         if self.settled is None:
             self.settled = tuple(settled)
 
+    def is_next(self, epoch: int, topic: str, seq: int) -> bool:
+        """Say whether a frame is just the one expected, and if so take it: the common case.
+
+        Any other is untouched; frame() judges it.
+        """
+        if epoch != self.epoch or not self.synced or self.expected.get(topic) != seq:
+            return False
+        self.expected[topic] = seq + 1
+        self.frames += 1
+        return True
+
     def frame(self, epoch: int, topic: str, seq: int) -> tuple[Verdict, Gap | None]:
         """Judge one frame; the gap, if any, lies just before it."""
         self.frames += 1
@@ -108,6 +119,9 @@ class SequenceTracker:
             self.expected[topic] = seq + 1
             return DELIVER if self.synced else EARLY, None
         if expected is None:
+            if not epoch:  # runs are counted from 1
+                self.stale += 1
+                return STALE, None
             expected = 1 if self.synced and self._is_settled(topic) else seq
         if seq < expected:
             self.duplicates += 1
@@ -122,6 +136,8 @@ class SequenceTracker:
         for topic in [topic for topic in self.expected if topics.matches(prefix, topic)]:
             if not any(topics.matches(other, topic) for other in kept):
                 del self.expected[topic]
+        if self.settled is not None:
+            self.settled = tuple(settled for settled in self.settled if settled != prefix)
 
     def check(self) -> None:
         """Assert every invariant."""

@@ -108,6 +108,7 @@ class LinkSync:
     _frames: int = 0  # the tracker's count at the last tick
     _heads: dict[str, int] = field(default_factory=dict)  # pages of a HEAD so far
     _page: int = 0
+    _run: int = 0  # whose pages they are
 
     def want(self, prefixes: set[str], now: float) -> list[Effect]:
         """Hear *prefixes* too; an open link probes anew, for HEAD tells from where on."""
@@ -142,7 +143,7 @@ class LinkSync:
 
     def head(self, head: Head, probe: bytes, now: float) -> list[Effect]:
         """Learn one page of a HEAD that came on topic *probe*."""
-        if head.epoch < self.tracker.epoch:
+        if head.epoch < self.tracker.epoch or head.epoch < 1:
             self.tracker.stale += 1
             return []
         if probe != self.probe or self.state in (IDLE, BAD):
@@ -150,8 +151,8 @@ class LinkSync:
         if not head.wire_min <= WIRE <= head.wire_max:
             return self._give_up(f"wire {head.wire_min}-{head.wire_max} there, {WIRE} here", now)
         if head.page == 0:
-            self._heads, self._page = {}, 0
-        if head.page != self._page:
+            self._heads, self._page, self._run = {}, 0, head.epoch
+        if head.page != self._page or head.epoch != self._run:
             return []  # a page was lost: the probe times out and asks again
         self._page += 1
         self._heads.update(head.heads)
@@ -172,10 +173,12 @@ class LinkSync:
         """Doubt a silent link, probe again, give it up, or open it anew."""
         alive, self._frames = self.tracker.frames != self._frames, self.tracker.frames
         if self.state is BAD:
-            return [Open()] if now - self._since >= self._pause_s() else []
+            return [Open()] if now >= self._since + self._pause_s() else []
+        if self.state is IDLE:
+            return []
         if alive and not self.waiting:
             return self._alive(now)
-        if self.state is IDLE or now - self._since < self._patience_s():
+        if now < self._since + self._patience_s():  # as next_deadline() rounds it
             return []
         if self.state is LIVE and not self.waiting:
             self.state, self._since = UNSURE, now
@@ -217,6 +220,7 @@ class LinkSync:
     def _probe(self, now: float) -> Probe:
         replaces, self.probe = self.probe, topics.probe(self.token(), self.prefixes)
         self.waiting, self._since = True, now
+        self._heads, self._page = {}, 0
         return Probe(self.probe, replaces)
 
     def _give_up(self, why: str, now: float) -> list[Effect]:

@@ -19,7 +19,8 @@ PROBE_MARK: Final = b"\xff"
 PROBE_MAX_BYTES: Final = 255
 _LISTED: Final = b"\x1e"  # before each prefix of a probe
 _EXACT: Final = b"\x1f"  # stands for the NUL of an exact one
-_TOPIC: Final = re.compile(r"[a-z!][^\x00-\x1f\x7f]*")
+_TOPIC: Final = re.compile(r"[a-z!][^\x00-\x1f\x7f\ud800-\udfff]*")
+_TOKEN: Final = re.compile(rb"[0-9a-f]{16}")
 
 
 def check(topic: str) -> str:
@@ -36,8 +37,7 @@ def matches(prefix: str, topic: str) -> bool:
 
 def overlaps(one: str, other: str) -> bool:
     """Say whether two prefixes can hear a common topic."""
-    one, other = one.rstrip("\0"), other.rstrip("\0")
-    return one.startswith(other) or other.startswith(one)
+    return matches(one, other.rstrip("\0")) or matches(other, one.rstrip("\0"))
 
 
 def longest(prefixes: dict[str, int], topic: str) -> int | None:
@@ -61,13 +61,12 @@ def probe(token: int, prefixes: Iterable[str] = ()) -> bytes:
 
 def probed(topic: bytes) -> tuple[str, ...] | None:
     """Return the prefixes that probe *topic* lists, () for all. None: it is no probe."""
-    if not topic.startswith(PROBE_MARK) or not 17 <= len(topic) <= PROBE_MAX_BYTES:
+    if not topic.startswith(PROBE_MARK) or len(topic) > PROBE_MAX_BYTES or b"\0" in topic:
         return None
     token, *listed = topic[1:].split(_LISTED)
-    if len(token) != 16:
+    if not _TOKEN.fullmatch(token):
         return None
     try:
-        int(token, 16)
         return tuple(prefix.replace(_EXACT, b"\0").decode() for prefix in listed)
-    except ValueError:  # not hexadecimal, not UTF-8
+    except UnicodeDecodeError:
         return None

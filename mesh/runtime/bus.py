@@ -35,7 +35,7 @@ from mesh.protocol.control import (
     View,
     Welcome,
 )
-from mesh.protocol.envelope import TOMBSTONE, WIRE, Event
+from mesh.protocol.envelope import TOMBSTONE, WIRE, Event, encode_value
 from mesh.protocol.evolution import fingerprint
 from mesh.protocol.mode import SAFE, parse_mode
 from mesh.runtime.component import Component, RawSink
@@ -158,21 +158,31 @@ class Bus:
         self.subscribe(topics.VIEW + "\0", self._on_view)
         self.peers.scan()
 
-    def emit(self, topic: str, value: object, *, ts_recv: int, ended: bool = False) -> None:
-        """Publish an EPHEMERAL or LASTVALUE event. Raises LocalProtocolError if not declared.
-
-        ended: value is the topic's last; a tombstone says so.
-        """
+    def emit(self, topic: str, value: object, ts_recv: int) -> None:
+        """Publish an EPHEMERAL or LASTVALUE event. Raises LocalProtocolError if not declared."""
         keep = self._keeps.get(topic)
         if keep is None:
             keep = self._keep(topic)
         self.health.events_out += 1
-        event = self._event(topic, value, ts_recv, flags=TOMBSTONE if ended else 0)
+        now = wall_ns()
+        schema, payload = self._schemas.get(type(value), 0), encode_value(value)
         if keep and self._log is not None and topic[0] != "!":
             # It may follow from what is not on disk yet, and must not be known before that.
-            self._log.when_settled(partial(self._planes.events.publish, event, keep=True))
+            self._log.when_settled(
+                partial(self._emit, topic, schema, payload, ts_recv or now, now, keep)
+            )
         else:
-            self._planes.events.publish(event, keep=keep)
+            self._emit(topic, schema, payload, ts_recv or now, now, keep)
+
+    def retire(self, topic: str, value: object) -> None:
+        """End a LASTVALUE topic whose last value was *value*. Raises LocalProtocolError."""
+        if not self._keep(topic):
+            raise LocalProtocolError(f"{topic} is not LASTVALUE: it has no end")
+        publish = partial(self._planes.events.publish, self._event(topic, value, TOMBSTONE))
+        if self._log is None:
+            publish()
+        else:
+            self._log.when_settled(publish)
 
     async def commit(
         self,
@@ -185,7 +195,7 @@ class Bus:
         for topic, _ in records:
             if topics.longest(self._says, topic) != DURABLE:
                 raise LocalProtocolError(f"{self.node} did not declare {topic} as DURABLE")
-        events = tuple(self._event(topic, value, 0) for topic, value in records)
+        events = tuple(self._event(topic, value) for topic, value in records)
         done = () if applied is None else (_applied(applied),)
         self.health.events_out += len(events)
         return await self.durable_log.store(events, applied=done, patient=patient)
@@ -237,7 +247,7 @@ class Bus:
             try:
                 sink(event.payload, event.schema, meta_of(event, record.node, record.log_id))
             except RemoteProtocolError as error:  # theirs: drop, count, go on
-                self.reject(event, error)
+                self.reject(event.topic, error)
 
         self._raw_sinks[prefix, sink] = heard
         self.peers.subscribe(prefix, heard)
@@ -261,7 +271,7 @@ class Bus:
                 told = msgspec.structs.replace(
                     beat, heads=outbound.beacon(), streams=outbound.streams
                 )
-                publisher.publish(self._event(topics.HEARTBEAT, told, 0))
+                publisher.publish(self._event(topics.HEARTBEAT, told))
 
     def heartbeat(self) -> Heartbeat:
         """Return how this node is now."""
@@ -298,10 +308,10 @@ class Bus:
         """Queue an event for a coroutine of the component."""
         return self._component.enqueue(bound, value, meta)
 
-    def reject(self, event: Event, error: MeshError) -> None:
+    def reject(self, topic: str, error: MeshError) -> None:
         """Count an event that cannot be read."""
         self.health.drops += 1
-        self.log.debug("reject", topic=event.topic, why=str(error))
+        self.log.debug("reject", topic=topic, why=str(error))
 
     def learn_mode(self, change: ModeChange) -> None:
         """Take the coordinator's mode unless a newer one is known."""
@@ -336,6 +346,7 @@ class Bus:
             nid=self._nid,
             epoch=self.epoch,
         )
+        self._emit = self._planes.events.emit
         if says_durable:
             self._planes.publish_durable()
         if says_durable or self._inbound.durable:
@@ -363,7 +374,7 @@ class Bus:
         self._keeps[topic] = kind == LASTVALUE
         return self._keeps[topic]
 
-    def _event(self, topic: str, value: object, ts_recv: int, flags: int = 0) -> Event:
+    def _event(self, topic: str, value: object, flags: int = 0) -> Event:
         now = wall_ns()
         return Event(
             topic,
@@ -374,7 +385,7 @@ class Bus:
             envelope.encode_value(value),
             flags,
             0,
-            ts_recv or now,
+            now,
             now,
         )
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 from mesh.clock import monotonic_s, wall_ns
+from mesh.errors import LocalProtocolError
 from mesh.protocol import envelope
 from mesh.protocol.catchup import Notice
 from mesh.protocol.control import DeliveryClass, Heartbeat, ModeChange, NodeState, Record
@@ -50,8 +51,11 @@ class BusPort(Protocol):
     def learn_mode(self, change: ModeChange) -> None:
         """Take a mode unless a newer one is known."""
 
-    def emit(self, topic: str, value: object, *, ts_recv: int, ended: bool = False) -> None:
+    def emit(self, topic: str, value: object, ts_recv: int) -> None:
         """Publish an EPHEMERAL or LASTVALUE event."""
+
+    def retire(self, topic: str, value: object) -> None:
+        """End a LASTVALUE topic."""
 
     async def commit(
         self,
@@ -86,6 +90,10 @@ class BusPort(Protocol):
         """Put a figure into the heartbeat."""
 
 
+def _nowhere(topic: str, value: object, ts_recv: int) -> None:
+    raise LocalProtocolError("a component works only while the runner runs it")
+
+
 class ComponentAPI:
     """What every component can do without types: the calls of the project's first document.
 
@@ -95,6 +103,7 @@ class ComponentAPI:
     def __init__(self) -> None:
         self.event_queue: asyncio.Queue[tuple[Bound, object, EventMeta]] = asyncio.Queue(QUEUE_MAX)
         self._bus: BusPort | None = None
+        self._emit: Callable[[str, object, int], None] = _nowhere
 
     @property
     def bus(self) -> BusPort:
@@ -109,7 +118,7 @@ class ComponentAPI:
 
     def attach(self, bus: BusPort) -> None:
         """Take the process to live in; the runner calls it once."""
-        self._bus = bus
+        self._bus, self._emit = bus, bus.emit
 
     async def process_request(self, request_type: str, data: Any, source: str) -> Any:
         """Answer an untyped request; by default the typed handler of that name does.
@@ -126,7 +135,7 @@ class ComponentAPI:
 
     async def emit_event(self, event_type: str, data: Any) -> None:
         """Publish plain data on a declared topic."""
-        self.bus.emit(event_type, data, ts_recv=0)
+        self._emit(event_type, data, 0)
 
     async def on_event(self, event_type: str, data: Any, source: str) -> None:
         """Hear, plain, an event of a prefix given to :meth:`hear`."""
@@ -247,11 +256,11 @@ class Component(ComponentAPI):
 
         A last value is sent only when all that was committed before it is on disk.
         """
-        self.bus.emit(topic, value, ts_recv=ts_recv)
+        self._emit(topic, value, ts_recv)
 
     def retire(self, topic: str, value: object) -> None:
         """End a LASTVALUE topic, whose last value was *value*: its hearers forget it."""
-        self.bus.emit(topic, value, ts_recv=0, ended=True)
+        self.bus.retire(topic, value)
 
     async def commit(
         self,

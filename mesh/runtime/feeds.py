@@ -8,7 +8,7 @@ Never here: finding publishers, the order of durable events.
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
@@ -24,7 +24,7 @@ from mesh.protocol.envelope import SNAPSHOT, TOMBSTONE, Event
 from mesh.protocol.lastvalue import LastValues
 from mesh.protocol.sequence import Gap
 from mesh.runtime.durable import DurableReader, Spawn
-from mesh.transport.pubsub import Ears, Subscriber
+from mesh.transport.pubsub import Ears, Lane, Subscriber
 
 ROUTES_MAX: Final = 10_000
 STRANGE_MAX: Final = 100
@@ -68,6 +68,7 @@ class Feed:
         self.refused: frozenset[int] = frozenset()
         self._ask, self._spawn, self._listeners = ask, spawn, listeners
         self._interests: Interests = []
+        self._lanes: dict[EventSink, Lane] = {}  # of sinks that need only payloads
         self._routes: dict[str, tuple[bool, bool, tuple[EventSink, ...]]] = {}
         self._strange: set[str] = set()  # topics that the publisher said and may not
         self._denied: tuple[str, ...] = ()
@@ -85,6 +86,7 @@ class Feed:
                 on_beacon=self._on_beacon,
                 on_drained=listeners.on_drained,
                 on_trouble=lambda why: listeners.on_trouble(node, why),
+                lane=self._lane,
             ),
             durable=durable,
             token=partial(secrets.randbits, 64),
@@ -92,9 +94,13 @@ class Feed:
         if reader is not None:
             self.subscriber.want({*reader.prefixes, _LOG})
 
-    def add(self, wanted: Interests) -> None:
-        """Bring these prefixes to these sinks too: last values now, then what comes."""
-        self._routes.clear()
+    def add(self, wanted: Interests, lanes: Mapping[EventSink, Lane]) -> None:
+        """Bring these prefixes to these sinks too: last values now, then what comes.
+
+        lanes: for sinks that need only the payload of an event.
+        """
+        self._reroute()
+        self._lanes.update(lanes)
         self._interests += wanted
         for prefix, sink in wanted:
             for event in self.last.matching(prefix):
@@ -107,7 +113,7 @@ class Feed:
 
     def remove(self, prefix: str, sink: EventSink) -> None:
         """Bring *prefix* no longer to *sink*."""
-        self._routes.clear()
+        self._reroute()
         self._interests = [pair for pair in self._interests if pair != (prefix, sink)]
         held = {held for held, _ in self._interests}
         if prefix not in held and not (self.reader and prefix in self.reader.prefixes):
@@ -119,7 +125,7 @@ class Feed:
         """Take the publisher's newer record."""
         if record != self.record:
             self.record = record
-            self._routes.clear()
+            self._reroute()
 
     def tick(self) -> None:
         """Let time pass; ask for the snapshots that are still owed."""
@@ -201,6 +207,17 @@ class Feed:
     def _bring(self, event: Event) -> None:
         for sink in self._route(event.topic)[2]:
             sink(event, self.record)
+
+    def _reroute(self) -> None:
+        self._routes.clear()
+        self.subscriber.reroute()
+
+    def _lane(self, topic: str) -> Lane | None:
+        """Return the lane of an EPHEMERAL topic with a single hearer, who has one."""
+        owned, keeps, sinks = self._route(topic)
+        if not owned or keeps or self.reader is not None or self.refused or len(sinks) != 1:
+            return None
+        return self._lanes.get(sinks[0])
 
     def _route(self, topic: str) -> tuple[bool, bool, tuple[EventSink, ...]]:
         """Return whether the publisher may say *topic*, whether it is a last value, and to whom."""

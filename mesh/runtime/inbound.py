@@ -42,7 +42,7 @@ class Process(Protocol):
     def spawn(self, coro: Any, name: str) -> object:
         """Run a task for the life of the process."""
 
-    def reject(self, event: Event, error: MeshError) -> None:
+    def reject(self, topic: str, error: MeshError) -> None:
         """Count an event that cannot be read."""
 
     def enqueue(self, bound: Bound, value: object, meta: EventMeta) -> bool:
@@ -82,7 +82,7 @@ class Inbound:
             if not mark.durable:
                 handling = Handling(bind(handler, batch=mark.batch), mark, process)
                 process.paces.add(handling)
-                process.peers.subscribe(mark.prefix, handling.sink())
+                process.peers.subscribe(mark.prefix, handling.sink(), handling.lane())
 
     def _start(self, node: str, log_id: str) -> tuple[str, int] | None:
         applied = self._process.durable_log.journal.applied(node)

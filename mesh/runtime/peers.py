@@ -34,6 +34,7 @@ from mesh.runtime.directory import Directory, host_id
 from mesh.runtime.durable import DurableReader, Hooks, Spawn
 from mesh.runtime.feeds import EventSink, Feed, Listeners
 from mesh.runtime.keys import Keyring
+from mesh.transport.pubsub import Lane
 from mesh.transport.rpc import Requester
 from mesh.transport.sockets import Sockets
 
@@ -81,20 +82,28 @@ class Peers:
         self._host = host_id()
         self._requesters: dict[str, Requester] = {}
         self._interests: list[tuple[str, EventSink]] = []
+        self._lanes: dict[EventSink, Lane] = {}
         self._durable: DurableInterest | None = None
         self._followed: dict[str, Record] = {}  # the last record seen of each
 
-    def subscribe(self, prefix: str, sink: EventSink) -> None:
-        """Hear *prefix* of every node: last values first, then live events. May repeat."""
+    def subscribe(self, prefix: str, sink: EventSink, lane: Lane | None = None) -> None:
+        """Hear *prefix* of every node: last values first, then live events. May repeat.
+
+        lane: what takes a plain event's payload and ts_sent in place of *sink*.
+        """
         self._interests.append((prefix, sink))
+        if lane is not None:
+            self._lanes[sink] = lane
         for (_, plane), feed in self.feeds.items():
             if _offers(feed.record, prefix, durable=plane == "d"):
-                feed.add([(prefix, sink)])
+                feed.add([(prefix, sink)], self._lanes)
         self.scan()
 
     def unsubscribe(self, prefix: str, sink: EventSink) -> None:
         """Hear *prefix* no longer with *sink*."""
         self._interests = [i for i in self._interests if i != (prefix, sink)]
+        if sink not in {held for _, held in self._interests}:
+            self._lanes.pop(sink, None)
         for feed in self.feeds.values():
             feed.remove(prefix, sink)
 
@@ -193,7 +202,7 @@ class Peers:
             spawn=self._spawn,
         )
         feed.refused = self._refused(record)
-        feed.add(wanted)
+        feed.add(wanted, self._lanes)
 
     def _socket(self, node: str, plane: str) -> "zmq.SyncSocket":
         """Return a socket connected to where *node* is now."""

@@ -109,8 +109,9 @@ class Link:
             return False
         send = self._send
         try:
-            for part in parts[:-1]:
-                send(part, _NOBLOCK_MORE)
+            if len(parts) > 1:
+                for part in parts[:-1]:
+                    send(part, _NOBLOCK_MORE)
             send(parts[-1], _NOBLOCK)
         except zmq.ZMQError as error:
             return self._not_sent(error)

@@ -6,7 +6,7 @@ Never here: decisions about sequences and probes, parsing of payloads, discovery
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import zmq
 
@@ -14,7 +14,7 @@ from mesh.errors import MeshError
 from mesh.protocol import envelope, topics
 from mesh.protocol.access import ANSWER, END, GRANT, SubscriptionGuard
 from mesh.protocol.control import Head, Heartbeat
-from mesh.protocol.envelope import Event
+from mesh.protocol.envelope import Event, read_plain
 from mesh.protocol.outbound import Outbound
 from mesh.protocol.rejects import Rejects
 from mesh.protocol.sequence import DELIVER, Gap
@@ -33,9 +33,13 @@ from mesh.transport.auth import user_of
 from mesh.transport.link import Link
 from mesh.transport.mux import DURABLE, EVENTS
 
+Lane: TypeAlias = Callable[[bytes, int], None]
+
+LANES_MAX: Final = 10_000
 EVENT_CAP_BYTES: Final = 16 * 1024  # queue length x cap bounds a stalled peer's memory
 DURABLE_CAP_BYTES: Final = 4 * 1024
 _HEARTBEAT: Final = topics.HEARTBEAT + "\0"
+_MESH_MARKS: Final = frozenset({0xFF, 0x21})  # first bytes of HEADs and of the mesh's own topics
 
 
 class Publisher:
@@ -54,21 +58,30 @@ class Publisher:
         self.published = 0
         self._rank = DURABLE if durable else EVENTS
         self._link = Link(loop, sock, framed=self._on_subscription, rank=self._rank)
+        self._send = self._link.send
 
     def publish(self, event: Event, *, keep: bool = False) -> None:
         """Number *event* and send it to whoever listens; see Outbound.frame."""
         self.send(self.outbound.frame(event, keep=keep))
 
+    def emit(
+        self, topic: str, schema: int, payload: bytes, ts_recv: int, ts_sent: int, keep: bool
+    ) -> None:
+        """Number and send an event without flags; see Outbound.plain."""
+        self.published += 1
+        self._send(self.outbound.plain(topic, schema, payload, ts_recv, ts_sent, keep=keep))
+
     def send(self, frame: bytes) -> None:
         """Send a frame that is numbered already, as a journal stored it. Never blocks."""
         self.published += 1
-        self._link.send(frame)
+        self._send(frame)
 
     def rebind(self, sock: "zmq.SyncSocket") -> None:
         """Go on with a fresh socket in place of the old one, already closed: all peers come
         again, those that may."""
         self._sock = sock
         self._link = Link(self._loop, sock, framed=self._on_subscription, rank=self._rank)
+        self._send = self._link.send
 
     def close(self) -> None:
         """Close the socket."""
@@ -91,7 +104,11 @@ class Publisher:
 
 @dataclass(slots=True)
 class Ears:
-    """What a Subscriber tells its owner; none may raise."""
+    """What a Subscriber tells its owner; none may raise.
+
+    lane(topic): what takes the payload and ts_sent of a plain event where nobody needs the
+    rest of it; call reroute() when its answers change.
+    """
 
     on_event: Callable[[Event], None]
     on_live: Callable[[Head, bool], None]  # True: a new run of the publisher began
@@ -99,6 +116,7 @@ class Ears:
     on_beacon: Callable[[Heartbeat], None] = lambda beacon: None
     on_drained: Callable[[], None] = lambda: None
     on_trouble: Callable[[str], None] = lambda why: None
+    lane: Callable[[str], Lane | None] = lambda topic: None
 
 
 class Subscriber:
@@ -121,11 +139,14 @@ class Subscriber:
         self.nid, self._loop, self._connect, self._ears = nid, loop, connect, ears
         self._rank = DURABLE if durable else EVENTS
         self.sync = LinkSync(token)
+        self._on_event = ears.on_event
+        self._lanes: dict[bytes, tuple[str, Lane | None]] = {}
         self.received = 0
         self.rejects = Rejects()
         self._link: Link | None = None
         self._sock: zmq.SyncSocket | None = None
-        self._frame = self.sync.tracker.frame
+        self._tracker = self.sync.tracker
+        self._is_next = self.sync.tracker.is_next
 
     @property
     def live(self) -> bool:
@@ -181,30 +202,63 @@ class Subscriber:
             sink=self._on_frame,
             rank=self._rank,
             on_drained=self._ears.on_drained,
+            unchecked=True,
         )
         self._do(self.sync.opened(self._loop.time()))
 
+    def reroute(self) -> None:
+        """Ask for the lanes anew."""
+        self._lanes.clear()
+
     def _on_frame(self, frame: bytes) -> None:
+        """Take a frame: the next plain event of a known topic by its lane, any other in full."""
+        plain = read_plain(frame)
+        if plain is not None:
+            name, nid, epoch, seq, ts_sent, payload = plain
+            lane = self._lanes.get(name)
+            if (
+                lane is not None
+                and lane[1] is not None
+                and nid == self.nid
+                and self._is_next(epoch, lane[0], seq)
+            ):
+                self.received += 1
+                lane[1](payload, ts_sent)
+                return
+        self._judge(frame)
+
+    def _judge(self, frame: bytes) -> None:
         try:
             event = envelope.decode_event(frame)
             if event.nid != self.nid:
-                self._reject()
+                self._reject()  # forged: this link has one publisher
                 return
-            mark = frame[0]
-            if mark == 0xFF:
-                self._on_head(event)
+            if frame[0] in _MESH_MARKS and self._took(event):
                 return
-            if mark == 0x21 and event.topic == topics.HEARTBEAT:
-                self._on_beacon(event)
         except MeshError:
             self._reject()
             return
         self.received += 1
-        verdict, gap = self._frame(event.epoch, event.topic, event.seq)
+        verdict, gap = self._tracker.frame(event.epoch, event.topic, event.seq)
         if gap is not None:
             self._ears.on_gap(gap)
         if verdict is DELIVER and not self.rejects.silenced:
-            self._ears.on_event(event)
+            self._on_event(event)
+            self._open_lane(event.topic)
+
+    def _open_lane(self, topic: str) -> None:
+        name = topic.encode()
+        if name not in self._lanes and len(self._lanes) < LANES_MAX:
+            self._lanes[name] = topic, self._ears.lane(topic)
+
+    def _took(self, event: Event) -> bool:
+        """Take what is for the link itself; return whether it is for nobody else."""
+        if event.topic[0] == "\xff":
+            self._on_head(event)
+            return True
+        if event.topic == topics.HEARTBEAT:
+            self._on_beacon(event)
+        return False
 
     def _on_head(self, event: Event) -> None:
         head = envelope.decode_value(event.payload, Head)
@@ -219,6 +273,7 @@ class Subscriber:
 
     def _reject(self) -> None:
         if self.rejects.reject(self._loop.time()):
+            self.reroute()  # no lane is opened while the peer is silenced
             self._ears.on_trouble("too many frames that are none; ignored for a minute")
 
     def _subscribe(self, effect: Subscribe | Unsubscribe | Probe) -> None:

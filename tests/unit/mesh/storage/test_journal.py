@@ -37,8 +37,10 @@ def opened(tmp_path: Path) -> Iterator[Open]:
     """Open journals in tmp_path; all are closed when the test ends."""
     journals: list[Journal] = []
 
-    def open_journal(name: str = "j.sqlite3", keep: Retention | None = None) -> Journal:
-        journals.append(Journal(tmp_path / name, keep=keep))
+    def open_journal(
+        name: str = "j.sqlite3", keep: Retention | None = None, kind: type[Journal] = Journal
+    ) -> Journal:
+        journals.append(kind(tmp_path / name, keep=keep))
         return journals[-1]
 
     yield open_journal
@@ -200,7 +202,7 @@ def test_offsets_that_do_not_follow_are_our_bug(opened: Open) -> None:
         journal.append(Group((Stored(1, "a", 7, b""),)))
 
 
-def test_f19_slow_fsync_does_not_block_the_caller(tmp_path: Path) -> None:
+def test_f19_slow_fsync_does_not_block_the_caller(opened: Open) -> None:
     committing, disk = threading.Event(), threading.Event()
 
     class SlowDisk(Journal):
@@ -209,7 +211,7 @@ def test_f19_slow_fsync_does_not_block_the_caller(tmp_path: Path) -> None:
             assert disk.wait(PATIENCE_S)
             super()._store(group)
 
-    journal = SlowDisk(tmp_path / "j.sqlite3")
+    journal = opened(kind=SlowDisk)
     outcomes = Outcomes(journal)
     group = Group(records(journal, "a"))
     journal.write(group)  # returns, although the disk does not
@@ -221,7 +223,6 @@ def test_f19_slow_fsync_does_not_block_the_caller(tmp_path: Path) -> None:
     disk.set()
     assert outcomes.next(group) is None
     assert journal.last == 1
-    journal.close()
 
 
 def test_close_finishes_the_group_in_flight(opened: Open) -> None:
@@ -239,7 +240,7 @@ def test_close_finishes_the_group_in_flight(opened: Open) -> None:
 
 
 def test_close_says_when_the_disk_does_not_finish(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = threading.Event()
 
@@ -249,7 +250,7 @@ def test_close_says_when_the_disk_does_not_finish(
             super()._store(group)
 
     monkeypatch.setattr("mesh.storage.journal.CLOSE_S", 0.01)
-    journal = StuckDisk(tmp_path / "j.sqlite3")
+    journal = opened(kind=StuckDisk)
     outcomes = Outcomes(journal)
     group = Group(records(journal, "a"))
     journal.write(group)
@@ -258,7 +259,6 @@ def test_close_says_when_the_disk_does_not_finish(
     disk.set()
     assert outcomes.next(group) is None
     monkeypatch.undo()
-    journal.close()
 
 
 def test_only_one_writer_at_a_time(opened: Open) -> None:
