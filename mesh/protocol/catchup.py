@@ -281,6 +281,7 @@ class CatchUp(Generic[Item]):
         offsets = [offset for offset, _ in (*self.ready, *self.buffer)]
         assert offsets == sorted(set(offsets))
         assert all(offset > self.target for offset, _ in self.buffer)
+        assert all(after >= self.position for after in (*self._asked, *self._pages))
 
     def _hears(self, topic: str) -> bool:
         return any(topics.matches(prefix, topic) for prefix in self.prefixes)
@@ -306,8 +307,6 @@ class CatchUp(Generic[Item]):
             through, items = page
             self.ready.extend(items)
             self.position = through
-        for after in [after for after in self._pages if after < self.position]:
-            del self._pages[after]
         if self.stage is FETCHING and self.position >= self.target:
             self._asked.clear()
             self._pages.clear()

@@ -3,7 +3,7 @@
 Never here: payloads, sockets, repair.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -133,11 +133,12 @@ class SequenceTracker:
 
     def forget(self, prefix: str, kept: Iterable[str] = ()) -> None:
         """Learn that *prefix* is heard no longer, though what *kept* hears still is."""
+        kept = tuple(kept)
         for topic in [topic for topic in self.expected if topics.matches(prefix, topic)]:
             if not any(topics.matches(other, topic) for other in kept):
                 del self.expected[topic]
         if self.settled is not None:
-            self.settled = tuple(settled for settled in self.settled if settled != prefix)
+            self.settled = tuple(_still_heard(self.settled, kept))
 
     def check(self) -> None:
         """Assert every invariant."""
@@ -154,3 +155,16 @@ class SequenceTracker:
     def _gap(self, topic: str, first: int, last: int) -> Gap:
         self.missed += last - first + 1
         return Gap(topic, first, last)
+
+
+def _still_heard(settled: Iterable[str], kept: tuple[str, ...]) -> Iterator[str]:
+    """Yield what of the *settled* prefixes is heard without a break by those that are *kept*."""
+    for prefix in settled:
+        if any(_covers(other, prefix) for other in kept):
+            yield prefix
+        else:
+            yield from (other for other in kept if _covers(prefix, other))
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    return narrow == wide or (not wide.endswith("\0") and narrow.startswith(wide))

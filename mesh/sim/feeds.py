@@ -181,7 +181,9 @@ class Feed:
         elif isinstance(effect, Close):
             self.ends.pipe.close()
         else:
-            heads = self.ends.pipe.heads.get(self.link.probe, {})
+            heads = self.ends.pipe.heads[self.link.probe]
+            if heads is None:
+                heads = {t: due - 1 for t, due in self.link.tracker.expected.items()}
             self.ear.head(effect.head.epoch, heads, self.link.prefixes)
             self.on_live(effect)
 
@@ -363,11 +365,10 @@ class StreamFeed(Feed):
             self.applying = True
             offset, event = taken
             slow_s = self.ends.handler_s()
-            self.ends.process.at(now + slow_s, self._apply, offset, event)
+            self.ends.process.at(now + slow_s, self._apply, self.catchup.log_id, offset, event)
         self.due.set(self.catchup.next_deadline(now))
 
-    def _apply(self, offset: int, event: Event) -> None:
-        log_id = self.catchup.log_id
+    def _apply(self, log_id: str, offset: int, event: Event) -> None:
         self.store.apply(log_id, event, lambda: self._applied(log_id, offset, event))
 
     def _applied(self, log_id: str, offset: int, event: Event) -> None:

@@ -119,6 +119,7 @@ class Truth:
     logs: dict[str, list[tuple[str, bytes]]] = field(default_factory=dict)
     firsts: dict[str, int] = field(default_factory=dict)
     said: dict[str, int] = field(default_factory=dict)  # newest offset acknowledged
+    cuts: set[str] = field(default_factory=set)  # logs put back from an old copy
 
     def kept(self, log_id: str, records: Iterable[tuple[str, bytes]]) -> None:
         """Learn that records are on disk."""
@@ -140,7 +141,8 @@ class Truth:
         self.firsts[log_id] = first
 
     def restored(self, log_id: str, last: int) -> None:
-        """Learn that an old copy was put in place."""
+        """Learn that an old copy was put in place; nothing more may be written to it."""
+        self.cuts.add(log_id)
         del self.logs.setdefault(log_id, [])[last:]
         self.said[log_id] = min(last, self.said.get(log_id, 0))
 
@@ -220,6 +222,8 @@ class Reader:
         if log_id != self.log_id:
             raise Violation("behind", f"{self.name}: knows {self.log_id}, not {log_id}")
         last = len(self.truth.logs.get(log_id, ()))
+        if self.done > last:
+            raise Violation("silent", f"{self.name}: knows {self.done} of {log_id}, it has {last}")
         for offset in range(self.done + 1, last + 1):
             topic = self.truth.logs[log_id][offset - 1][0]
             if heard(self.prefixes, topic) and not self._is_gone(offset):

@@ -64,7 +64,7 @@ class Pipe:
     recent: deque[bytes] = field(default_factory=lambda: deque(maxlen=RECENT))
     armed: list[Armed] = field(default_factory=list)
     held: bytes | None = None
-    heads: dict[bytes, dict[str, int]] = field(default_factory=dict)  # as probes were answered
+    heads: dict[bytes, dict[str, int] | None] = field(default_factory=dict)  # by probe; None: many
     cuts: int = 0
     mute: int = 0  # number + 1 of the fault that swallows what is said
     clog_until: float = 0.0

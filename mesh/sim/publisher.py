@@ -144,7 +144,8 @@ class Publisher:
     def probed(self, pipe: Pipe, topic: bytes) -> None:
         """Answer a probe that has arrived on *pipe*."""
         outbound = self.e if pipe.plane == "e" else self.d
-        pipe.heads[topic] = dict(outbound.heads)
+        # A connection that came back brings the same probe: which answer arrives is open.
+        pipe.heads[topic] = None if topic in pipe.heads else dict(outbound.heads)
         for frame in outbound.answer(topic, lambda _prefix: True):
             self._send(pipe.plane, frame)
 
@@ -185,7 +186,7 @@ class Publisher:
 
     def _store(self) -> None:
         dice, world = self.load, self.process.world
-        if world.now > LOAD_UNTIL_S or self.ledger is None:
+        if world.now > LOAD_UNTIL_S or self.ledger is None or self.disk.log_id in self.truth.cuts:
             return
         wishes = self.config.burst if dice.random() < 0.05 else 1
         for _ in range(wishes):

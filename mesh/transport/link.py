@@ -121,7 +121,11 @@ class Link:
         return True
 
     def close(self) -> None:
-        """Stop listening and close the socket. Closing twice is fine."""
+        """Stop listening and close the socket. Closing twice is fine.
+
+        Nobody else may close the socket. It would be noticed only at the next send or turn, and
+        libuv aborts the process if a descriptor is gone before it was polled for the first time.
+        """
         if not self._closed:
             self._closed = True
             self._mux.remove(self)  # before the number can be used again

@@ -223,14 +223,18 @@ async def test_a_4_dead_handler_refuses_everybody(stage: Stage) -> None:
 
 
 async def test_a_4_slow_handler_refuses_until_libzmq_gives_the_handshake_up(stage: Stage) -> None:
-    stage.auth.close()
-    mute = stage.sockets.zap()  # takes requests and never answers
-    client = stage.client(b"md.")
+    slow = Sockets()
+    questions = slow.zap()  # taken, never answered
+    address = f"ipc://{stage.place}/slow.e"
+    server = slow.publisher(address, durable=False)
+    client = stage.sub(b"md.")
     events = stage.watch(client)
+    client.connect(address)
     await until(lambda: happened(events, zmq.EVENT_DISCONNECTED), timeout_s=5.0)
-    stage.say()
+    assert questions.poll(0)
+    assert not server.poll(0)  # no subscription came through
     assert received(client) == set()
-    assert mute.poll(0)
+    slow.close()
 
 
 async def test_a_4_raising_handler_refuses_for_now_and_the_peer_comes_back(stage: Stage) -> None:

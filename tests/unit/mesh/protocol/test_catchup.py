@@ -187,6 +187,14 @@ def test_lost_tail_shows_in_the_next_beacon() -> None:
     assert consumer.asks(0.0) == [Range("j", 11, 12)]
 
 
+def test_record_that_did_not_come_before_the_next_index_is_lost() -> None:
+    consumer = at(LIVE)
+    consumer.index("j", 11, ["a.x", "a.x"])
+    live(consumer, 11)
+    consumer.index("j", 13, ["b.x"])
+    assert consumer.asks(0.0) == [Range("j", 11, 12)]
+
+
 def test_lost_index_shows_in_the_next_one() -> None:
     consumer = at(LIVE)
     consumer.index("j", 13, ["a.x"])
@@ -205,6 +213,16 @@ def test_gap_while_fetching_moves_the_target_behind_it() -> None:
     assert drain(consumer) == [20]
     consumer.page(Range("j", 20, 23), 23, items(21, 22, 23), 1)
     assert drain(consumer) == [21, 22, 23, 24]
+
+
+def test_f13_copies_are_dropped_wherever_the_first_went() -> None:
+    consumer = at(FETCHING)
+    consumer.index("j", 21, ["a.x", "a.x"])
+    live(consumer, 21, 21, 20, 22, 21, 22)
+    consumer.check()
+    consumer.page(ASKED, 20, items(20), 1)
+    live(consumer, 21, 22)
+    assert (consumer.stage, drain(consumer)) == (LIVE, [20, 21, 22])
 
 
 def test_full_buffer_is_dropped_and_fetched(monkeypatch: pytest.MonkeyPatch) -> None:

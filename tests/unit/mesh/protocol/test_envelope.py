@@ -169,6 +169,13 @@ def test_faulty_event_frames_are_rejected(frame: bytes) -> None:
         envelope.decode_event(frame)
 
 
+def test_ext_above_its_cap_is_rejected_although_it_is_there() -> None:
+    size = EXT_MAX_BYTES + 1
+    header = GOLDEN.replace(b"\xaa\x01\x00\x00\x00", b"\xaa" + size.to_bytes(4, "little"))
+    with pytest.raises(RemoteProtocolError):
+        envelope.decode_event(header + bytes(size))
+
+
 def test_unknown_light_flags_are_ignored() -> None:
     assert envelope.decode_event(GOLDEN.replace(b"\xe7\x01\x01", b"\xe7\x01\x21")).flags == 0x21
 

@@ -144,6 +144,14 @@ def test_loss_before_what_is_held_raises_no_doubt() -> None:
     assert not last.stale
 
 
+def test_loss_of_unknown_extent_leaves_the_value_to_a_later_snapshot() -> None:
+    last = holding(value("a", 10))
+    last.ask()
+    last.doubt("a")
+    assert last.end(("",), complete=True) == []
+    assert last.stale == {"a"}
+
+
 def test_live_value_ends_the_doubt() -> None:
     last = holding(value("a", 10))
     last.doubt("a")

@@ -198,6 +198,18 @@ def test_f11_beacons_tell_every_lost_tail_within_a_few() -> None:
     assert told == out.heads
 
 
+def test_f11_what_does_not_move_is_told_again_and_again() -> None:
+    """The beacon that told it first may have been lost with the event."""
+    out = publisher(*(f"t.{n}" for n in range(300)))
+    for _ in range(4):
+        out.beacon()
+    for _ in range(2):
+        told: dict[str, int] = {}
+        for _ in range(3):
+            told |= out.beacon()
+        assert told == out.heads
+
+
 def test_f11_topic_that_has_fallen_silent_is_told_among_ever_so_many_that_move() -> None:
     """What always moved used to fill every beacon: the silent one's lost end never showed."""
     busy = [f"busy.{n}" for n in range(BEACON_HEADS * 2)]

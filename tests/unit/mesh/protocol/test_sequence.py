@@ -237,9 +237,40 @@ def test_prefix_dropped_and_wanted_again_before_the_next_head_has_no_baseline() 
     tracker = SequenceTracker()
     tracker.head(1, {"a": 9})
     tracker.widen(["a"])  # "b" is being added
-    tracker.forget("a")
+    tracker.forget("a", kept=["b"])
     tracker.widen(["b"])  # and "a" again
     assert tracker.frame(1, "a", 50) == (DELIVER, None)
+
+
+@pytest.mark.parametrize(
+    ("dropped", "kept", "settled"),
+    [
+        ("a.", ["a.x\0", "b."], True),  # the narrower goes on where the wider ends
+        ("a.", ["", "b."], True),  # and the wider where the narrower does
+        ("a.", ["a.y\0", "b."], False),
+        ("b.", ["a."], True),
+    ],
+)
+def test_dropping_a_prefix_leaves_settled_what_is_heard_without_a_break(
+    dropped: str, kept: list[str], settled: bool
+) -> None:
+    """A loss in between used to pass in silence, as if the topic were only being added."""
+    tracker = SequenceTracker()
+    tracker.head(1, {})
+    tracker.widen(["a."])  # the others are being added
+    tracker.forget(dropped, kept)
+    gap = Gap("a.x", 1, 1) if settled else None
+    assert tracker.frame(1, "a.x", 2) == (DELIVER, gap)
+
+
+def test_region_kept_by_a_wider_prefix_ends_with_it() -> None:
+    tracker = SequenceTracker()
+    tracker.head(1, {"a.x": 5})
+    tracker.widen(["a."])
+    tracker.forget("a.", kept=[""])
+    tracker.forget("", kept=["b."])
+    tracker.widen(["b."])
+    assert tracker.frame(1, "a.x", 50) == (DELIVER, None)
 
 
 def test_delivered_and_missed_add_up_to_what_was_published() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -35,17 +36,16 @@ Open = Callable[..., Journal]
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Open]:
     """Open journals in tmp_path; all are closed when the test ends."""
-    journals: list[Journal] = []
+    with ExitStack() as journals:
 
-    def open_journal(
-        name: str = "j.sqlite3", keep: Retention | None = None, kind: type[Journal] = Journal
-    ) -> Journal:
-        journals.append(kind(tmp_path / name, keep=keep))
-        return journals[-1]
+        def open_journal(
+            name: str = "j.sqlite3", keep: Retention | None = None, kind: type[Journal] = Journal
+        ) -> Journal:
+            journal = kind(tmp_path / name, keep=keep)
+            journals.callback(journal.close)
+            return journal
 
-    yield open_journal
-    for journal in journals:
-        journal.close()
+        yield open_journal
 
 
 def records(journal: Journal, *topics: str, size: int = 0) -> tuple[Stored, ...]:
@@ -455,6 +455,14 @@ def test_journal_of_another_version_is_refused(opened: Open) -> None:
         opened()
 
 
+def test_database_of_something_else_is_refused(opened: Open, tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "j.sqlite3")
+    other.executescript("create table log (line text)")
+    other.close()
+    with pytest.raises(StorageError, match="another version"):
+        opened()
+
+
 def test_journal_of_the_first_version_is_brought_up_to_date(opened: Open, tmp_path: Path) -> None:
     old = sqlite3.connect(tmp_path / "j.sqlite3")
     old.executescript("""
@@ -532,6 +540,14 @@ def test_f17_overtaken_consumer_is_lost_and_told_what_is_gone(opened: Open) -> N
     assert list(journal.acked()) == ["recorder"]
 
 
+def test_f17_no_more_is_deleted_than_is_too_much(opened: Open) -> None:
+    journal = opened(keep=Retention(max_bytes=100_000, keep_s=3_600.0))
+    append(journal, *["a"] * 400, size=1_000)
+    journal.floor = journal.last
+    retain(journal)
+    assert 250 < journal.first < 350
+
+
 def test_f17_emptied_log_goes_on_where_it_was(opened: Open) -> None:
     journal = opened(keep=ALL)
     append(journal, "a", "a", "a")
@@ -575,6 +591,26 @@ def test_idle_writer_deletes_and_checkpoints(
     journal.floor = 10
     until(lambda: journal.first == 11)
     until(lambda: not journal._gauge._unsaved_bytes)
+
+
+def test_appending_without_a_thread_bounds_the_write_ahead_log(opened: Open) -> None:
+    journal = opened()
+    for _ in range(100):
+        append(journal, *["a"] * 64, size=2_000)
+    assert journal.path.with_name("j.sqlite3-wal").stat().st_size < 8 << 20
+
+
+def test_checkpoint_that_met_a_reader_is_completed_when_idle(opened: Open) -> None:
+    journal = opened()
+    reading = sqlite3.connect(f"file:{journal.path}?mode=ro", uri=True)
+    reading.execute("begin")
+    assert reading.execute("select count(*) from log").fetchone() == (0,)
+    append(journal, *["a"] * 10, size=5_000)
+    journal._upkeep(idle=True)
+    size = journal.path.stat().st_size
+    reading.close()
+    journal._upkeep(idle=True)
+    assert journal.path.stat().st_size > size + 50_000
 
 
 def test_reader_in_the_way_delays_a_checkpoint_and_loses_nothing(opened: Open) -> None:
