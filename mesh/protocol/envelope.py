@@ -202,8 +202,8 @@ def decode_event(frame: bytes, mark: int = 0) -> Event:
     start = nul + 1
     if nul < 1 or len(frame) < start + EVENT_HEADER_BYTES:
         raise RemoteProtocolError("event frame too short or without topic")
-    magic, wire, flags, schema, nid, ext_len, epoch, seq, offset, ts_recv, ts_sent = (
-        _unpack_event(frame, start)
+    magic, wire, flags, schema, nid, ext_len, epoch, seq, offset, ts_recv, ts_sent = _unpack_event(
+        frame, start
     )
     if magic != EVENT_MAGIC or wire != WIRE:
         raise RemoteProtocolError(f"event frame of wire {wire}, {WIRE} is spoken here")

@@ -5,7 +5,7 @@ Never here: signals, heartbeats, the order of start and stop (runner).
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -51,6 +51,7 @@ from mesh.runtime.planes import JOURNALS, Addresses, Planes
 from mesh.runtime.serving import Serving
 from mesh.runtime.settings import Paths
 from mesh.runtime.streams import DurableLog
+from mesh.runtime.tasks import Tasks
 from mesh.storage.journal import Journal, Retention
 from mesh.transport.sockets import Sockets
 
@@ -73,7 +74,7 @@ class Run:
     keys: Keyring | None = None
 
 
-class Bus:
+class Bus(Tasks):
     """Everything a component reaches of the mesh, for one run of one node."""
 
     def __init__(
@@ -91,8 +92,8 @@ class Bus:
         self.health = Health(monotonic_s())
         self.paces = Paces()
         self._run, self._beats = run, 0
-        self._component, self._tasks, self._directory = component, tasks, directory
-        self._running: set[asyncio.Task[None]] = set()
+        super().__init__(tasks)
+        self._component, self._directory = component, directory
         self._loop = asyncio.get_running_loop()
         self._nid = envelope.node_id(run.cluster, run.node)
         self._schemas = {**SCHEMAS, **component.schemas}
@@ -214,30 +215,6 @@ class Bus:
     async def process(self, request_type: str, data: Any, source: str) -> Any:
         """Answer with the typed handler of that name."""
         return await self._serving.process(request_type, data, source)
-
-    def spawn(self, coro: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run a task for the life of the process."""
-        task = self._tasks.create_task(coro, name=name)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return task
-
-    def cancel(self) -> None:
-        """Cancel every task of the process."""
-        for task in list(self._running):
-            task.cancel()
-
-    def every(self, period_s: float, func: Callable[[], Any]) -> None:
-        """Call *func* every *period_s* seconds; a coroutine is awaited."""
-
-        async def run() -> None:
-            while True:
-                await asyncio.sleep(period_s)
-                result = func()
-                if result is not None:
-                    await result
-
-        self.spawn(run(), f"every {period_s} s")
 
     def subscribe(self, prefix: str, sink: RawSink) -> None:
         """Hear a prefix untyped."""

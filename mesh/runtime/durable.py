@@ -28,15 +28,15 @@ class Hooks:
     """What a reader needs of its owner.
 
     start(log_id) is the log and the offset to begin behind, None for "from now on". deliver
-    is awaited for each event in turn. poisoned(event, error) is awaited when an event failed five
+    is awaited for each event in turn. poisoned is awaited when an event failed five
     times; it returns whether to go on behind it. notice tells of resets, holes and halts.
     """
 
     start: Callable[[str], tuple[str, int] | None]
     fetch: Callable[[Fetch, float], Awaitable[FetchPage]]
     ack: Callable[[Ack], Awaitable[None]]
-    deliver: Callable[[Event], Awaitable[None]]
-    poisoned: Callable[[Event, Exception], Awaitable[bool]]
+    deliver: Callable[[Event, str], Awaitable[None]]  # event, log_id
+    poisoned: Callable[[Event, str, Exception], Awaitable[bool]]
     notice: Callable[[Notice], None]
     dice: Callable[[], float]
     spawn: Spawn
@@ -119,9 +119,10 @@ class DurableReader:
 
     async def _apply(self, event: Event) -> bool:
         """Deliver *event*, five times at most; return whether to go on behind it."""
+        log_id = self.catchup.log_id  # of the log it was taken from, whatever is heard meanwhile
         for attempt in range(TRIES):
             try:
-                await self._hooks.deliver(event)
+                await self._hooks.deliver(event, log_id)
             except StorageError:
                 raise  # the disk failed: the node ends and recovers from what is on it
             except Exception as error:  # noqa: BLE001  # a handler's bug or a bad record: the stream decides
@@ -129,7 +130,7 @@ class DurableReader:
                 await asyncio.sleep(RETRY_S * 2**attempt)
             else:
                 return True
-        return await self._hooks.poisoned(event, failure)
+        return await self._hooks.poisoned(event, log_id, failure)
 
     async def _fetch(self, asked: Range) -> None:
         catchup = self.catchup

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Final, TypeAlias
 
 import msgspec
-import zmq
 
 from mesh.errors import MeshError
 from mesh.protocol import envelope, topics
@@ -25,9 +24,11 @@ from mesh.protocol.lastvalue import LastValues
 from mesh.protocol.sequence import Gap
 from mesh.runtime.durable import DurableReader, Spawn
 from mesh.transport.pubsub import Ears, Lane, Subscriber
+from mesh.transport.sockets import Socket
 
 ROUTES_MAX: Final = 10_000
 STRANGE_MAX: Final = 100
+SNAPSHOT_TOPICS: Final = 500  # asked for at once: the request is one frame
 SNAPSHOT_TIMEOUT_S: Final = 2.0
 _LOG: Final = topics.LOG + "\0"
 
@@ -54,7 +55,7 @@ class Feed:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        connect: Callable[[], "zmq.SyncSocket"],
+        connect: Callable[[], Socket],
         record: Record,
         listeners: Listeners,
         *,
@@ -130,9 +131,11 @@ class Feed:
     def tick(self) -> None:
         """Let time pass; ask for the snapshots that are still owed."""
         self.subscriber.tick()
-        doubted = {topic + "\0" for topic in self.last.stale} if not self.last.asking else set()
-        wanted = self._again | doubted
-        self._again = set()
+        if self.last.asking:
+            return
+        self._again.update(topic + "\0" for topic in self.last.stale)
+        wanted = set(sorted(self._again)[:SNAPSHOT_TOPICS])
+        self._again -= wanted
         self._snapshot(wanted)
 
     def close(self) -> None:
@@ -146,7 +149,9 @@ class Feed:
         )
 
     def _gap(self, gap: Gap) -> None:
-        self.last.doubt(gap.topic)
+        self.last.doubt(gap.topic, gap.last)
+        if topics.longest(self.record.says, gap.topic) == LASTVALUE:
+            self._again.add(gap.topic + "\0")
         self._listeners.on_gap(self.record.node, gap)
 
     def _on_event(self, event: Event) -> None:
@@ -160,8 +165,8 @@ class Feed:
             return
         if self.reader is not None:
             self.reader.on_event(event)
-        if keeps:
-            self.last.live(event)
+        if keeps and not self.last.live(event):
+            return  # a snapshot was newer
         for sink in sinks:
             sink(event, self.record)
 
@@ -188,14 +193,20 @@ class Feed:
 
     async def _fill(self, prefixes: tuple[str, ...]) -> None:
         """Page through a snapshot; what fails is asked for again at the next tick."""
-        complete, after = False, ""
+        tracker, epochs = self.subscriber.sync.tracker, set[int]()
+        ended, after = False, ""
         try:
-            while not complete:
+            while not ended:
                 page = await self._ask(SnapshotAsk(prefixes, after), SNAPSHOT_TIMEOUT_S)
                 for frame in page.frames:
-                    self._offer(envelope.decode_event(frame))
-                complete, after = page.after == "", page.after
+                    event = envelope.decode_event(frame)
+                    epochs.add(event.epoch)
+                    self._offer(event)
+                ended, after = page.after == "", page.after
         except MeshError:
+            self._again.update(prefixes)
+        complete = ended and epochs <= {tracker.epoch}  # of one run, and that is the one we hear
+        if ended and not complete:
             self._again.update(prefixes)
         for event in self.last.end(prefixes, complete=complete):
             self._bring(_flagged(event, SNAPSHOT | TOMBSTONE))
@@ -220,7 +231,7 @@ class Feed:
         return self._lanes.get(sinks[0])
 
     def _route(self, topic: str) -> tuple[bool, bool, tuple[EventSink, ...]]:
-        """Return whether the publisher may say *topic*, whether it is a last value, and to whom."""
+        """Return whether *topic* is its publisher's, whether it is a last value, and for whom."""
         if len(self._routes) >= ROUTES_MAX:
             self._routes.clear()
         kind = topics.longest(self.record.says, topic)

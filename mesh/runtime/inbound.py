@@ -14,7 +14,6 @@ from mesh.errors import MeshError
 from mesh.protocol import envelope, topics
 from mesh.protocol.catchup import Notice
 from mesh.protocol.commits import Applied, DeadLetter
-from mesh.protocol.control import Record
 from mesh.protocol.envelope import Event
 from mesh.runtime.component import Component
 from mesh.runtime.dispatch import Handling, Paces
@@ -91,24 +90,24 @@ class Inbound:
         offset = self._component.applied_offset(node, log_id)
         return None if offset is None else (log_id, offset)
 
-    async def _deliver(self, event: Event, record: Record) -> None:
+    async def _deliver(self, node: str, event: Event, log_id: str) -> None:
         self._process.health.events_in += 1
-        meta = meta_of(event, record.node, record.log_id)
+        meta = meta_of(event, node, log_id)
         for prefix, bound, decode in self._routes:
             if topics.matches(prefix, event.topic):
                 result = bound.call(*(decode(event.payload), meta)[: bound.arguments])
                 if result is not None:
                     await result
 
-    async def _poisoned(self, event: Event, record: Record, error: Exception) -> bool:
+    async def _poisoned(self, node: str, event: Event, log_id: str, error: Exception) -> bool:
         """Decide about an event that failed again and again: stop there, or put it aside."""
         log, topic, offset = self._process.log, event.topic, event.offset
         if any(mark.halt and topics.matches(mark.prefix, topic) for mark, _ in self._marks):
-            log.failure("stream_halted", error, publisher=record.node, topic=topic, offset=offset)
+            log.failure("stream_halted", error, publisher=node, topic=topic, offset=offset)
             return False
         letter = DeadLetter(
-            record.node,
-            record.log_id,
+            node,
+            log_id,
             offset,
             topic,
             repr(error)[:500],
@@ -117,10 +116,10 @@ class Inbound:
         )
         await self._process.durable_log.store(
             dead=(letter,),
-            applied=(Applied(record.node, record.log_id, offset),),
+            applied=(Applied(node, log_id, offset),),
             patient=True,
         )
-        log.failure("dead_letter", error, publisher=record.node, topic=topic, offset=offset)
+        log.failure("dead_letter", error, publisher=node, topic=topic, offset=offset)
         return True
 
     def _notice(self, node: str, notice: Notice) -> None:

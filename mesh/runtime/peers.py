@@ -11,7 +11,6 @@ from functools import partial
 from typing import Final
 
 import msgspec
-import zmq
 
 from mesh.errors import NoService
 from mesh.protocol import envelope, topics
@@ -36,7 +35,7 @@ from mesh.runtime.feeds import EventSink, Feed, Listeners
 from mesh.runtime.keys import Keyring
 from mesh.transport.pubsub import Lane
 from mesh.transport.rpc import Requester
-from mesh.transport.sockets import Sockets
+from mesh.transport.sockets import Socket, Sockets
 
 ACK_TIMEOUT_S: Final = 1.0
 
@@ -47,8 +46,8 @@ class DurableInterest:
 
     prefixes: tuple[str, ...]
     start: Callable[[str, str], tuple[str, int] | None]  # (node, log_id) to where to begin
-    deliver: Callable[[Event, Record], Awaitable[None]]
-    poisoned: Callable[[Event, Record, Exception], Awaitable[bool]]
+    deliver: Callable[[str, Event, str], Awaitable[None]]  # node, event, log_id
+    poisoned: Callable[[str, Event, str, Exception], Awaitable[bool]]
     notice: Callable[[str, Notice], None]
 
 
@@ -84,7 +83,6 @@ class Peers:
         self._interests: list[tuple[str, EventSink]] = []
         self._lanes: dict[EventSink, Lane] = {}
         self._durable: DurableInterest | None = None
-        self._followed: dict[str, Record] = {}  # the last record seen of each
 
     def subscribe(self, prefix: str, sink: EventSink, lane: Lane | None = None) -> None:
         """Hear *prefix* of every node: last values first, then live events. May repeat.
@@ -204,7 +202,7 @@ class Peers:
         feed.refused = self._refused(record)
         feed.add(wanted, self._lanes)
 
-    def _socket(self, node: str, plane: str) -> "zmq.SyncSocket":
+    def _socket(self, node: str, plane: str) -> Socket:
         """Return a socket connected to where *node* is now."""
         feed = self.feeds.get((node, plane))
         record = feed.record if feed is not None else self.records[node]
@@ -261,13 +259,12 @@ class Peers:
             return None
         if node in self.readers:
             return self.readers[node]
-        self._followed[node] = record
         hooks = Hooks(
             start=partial(interest.start, node),
             fetch=partial(self._fetch, node),
             ack=partial(self._acknowledge, node),
-            deliver=lambda event: interest.deliver(event, self._record_of(node)),
-            poisoned=lambda event, error: interest.poisoned(event, self._record_of(node), error),
+            deliver=partial(interest.deliver, node),
+            poisoned=partial(interest.poisoned, node),
             notice=partial(interest.notice, node),
             dice=random.random,
             spawn=self._spawn,
@@ -275,12 +272,6 @@ class Peers:
         reader = self.readers[node] = DurableReader(self._loop, node, interest.prefixes, hooks)
         self._spawn(reader.run(), f"follow {node}")
         return reader
-
-    def _record_of(self, node: str) -> Record:
-        feed = self.feeds.get((node, "d"))
-        if feed is not None:
-            self._followed[node] = feed.record
-        return self._followed[node]
 
     async def _fetch(self, node: str, ask: Fetch, timeout_s: float) -> FetchPage:
         reply = await self.call("mesh.fetch", envelope.encode_value(ask), timeout_s, node)

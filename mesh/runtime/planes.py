@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import zmq
-
 from mesh.protocol.access import Access, SubscriptionGuard
 from mesh.protocol.commits import GroupCommit
 from mesh.protocol.control import Welcome
@@ -18,7 +16,7 @@ from mesh.runtime.streams import DurableLog, Ticket
 from mesh.storage.journal import Journal
 from mesh.transport.pubsub import DURABLE_CAP_BYTES, EVENT_CAP_BYTES, Publisher
 from mesh.transport.rpc import Call, Responder
-from mesh.transport.sockets import Sockets
+from mesh.transport.sockets import Socket, Sockets, bound_address
 
 JOURNALS: Final = "journals"
 
@@ -108,7 +106,7 @@ class Planes:
             durable=durable,
         )
 
-    def _bound(self, plane: str) -> "zmq.SyncSocket":
+    def _bound(self, plane: str) -> Socket:
         """Return the plane's socket, bound; at the same TCP port as before, if there was one."""
         places, sockets = self._addresses, self._sockets
         ipc, tcp = places.ipc[plane], self._ports.get(plane) or places.listen or None
@@ -117,7 +115,7 @@ class Planes:
         else:
             sock = sockets.publisher(ipc, durable=plane == "d", tcp=tcp)
         if tcp is not None:
-            bound = sock.getsockopt_string(zmq.LAST_ENDPOINT)
+            bound = bound_address(sock)
             self._ports[plane] = bound
             host, _, port = bound.removeprefix("tcp://").rpartition(":")
             self.tcp[plane] = f"tcp://{places.advertise or host}:{port}"

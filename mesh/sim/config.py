@@ -81,7 +81,7 @@ def draw(dice: Random) -> Config:
         page_rows=dice.choice((2, 5, 512)),
         timeout_s=dice.choice((2.0, 2.0, 8.0)),
         memory=tuple(dice.random() < 0.25 for _ in range(subscribers)),
-        slow_s=dice.choice((0.0, 0.001, 0.02)),
+        slow_s=dice.choice((0.0, 0.001, 0.006)),
         kinds=kinds,
         faults=dice.randint(20, 45),
         limits={name: dice.choice(choices) for name, (_, choices) in _LIMITS.items()},

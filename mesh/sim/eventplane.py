@@ -139,5 +139,3 @@ class EventPlane:
             payload = envelope.decode_event(record.frame).payload
             self.truth.kept(log_id, [(record.topic, payload)])
         self.world.note(f"{log_id} {len(records)}".encode())
-
-

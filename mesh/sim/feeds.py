@@ -6,7 +6,7 @@ Never here: decisions; the machines take them.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Final, Protocol
 
@@ -23,7 +23,7 @@ from mesh.protocol.control import (
     Snapshot,
     SnapshotPage,
 )
-from mesh.protocol.envelope import TOMBSTONE, Event
+from mesh.protocol.envelope import Event
 from mesh.protocol.lastvalue import LastValues
 from mesh.protocol.sequence import DELIVER, Gap, Verdict
 from mesh.protocol.sync import (
@@ -402,7 +402,7 @@ class StreamFeed(Feed):
     def _acknowledge(self) -> None:
         catchup, now = self.catchup, self.ends.now()
         self.ends.process.at(now + ACK_S, self._acknowledge)
-        if catchup.stage is HALTED or not catchup.log_id:
+        if catchup.stage is HALTED or not catchup.log_id or self.applying:
             return
         state = (catchup.log_id, catchup.confirm())
         self.reader.passed(state[1])

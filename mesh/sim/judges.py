@@ -119,7 +119,7 @@ class Truth:
     logs: dict[str, list[tuple[str, bytes]]] = field(default_factory=dict)
     firsts: dict[str, int] = field(default_factory=dict)
     said: dict[str, int] = field(default_factory=dict)  # newest offset acknowledged
-    cuts: set[str] = field(default_factory=set)  # logs put back from an old copy
+    cuts: dict[str, int] = field(default_factory=dict)  # logs put back: where the copy ends
 
     def kept(self, log_id: str, records: Iterable[tuple[str, bytes]]) -> None:
         """Learn that records are on disk."""
@@ -142,8 +142,7 @@ class Truth:
 
     def restored(self, log_id: str, last: int) -> None:
         """Learn that an old copy was put in place; nothing more may be written to it."""
-        self.cuts.add(log_id)
-        del self.logs.setdefault(log_id, [])[last:]
+        self.cuts[log_id] = min(last, self.cuts.get(log_id, last))
         self.said[log_id] = min(last, self.said.get(log_id, 0))
 
 
@@ -221,7 +220,7 @@ class Reader:
             return
         if log_id != self.log_id:
             raise Violation("behind", f"{self.name}: knows {self.log_id}, not {log_id}")
-        last = len(self.truth.logs.get(log_id, ()))
+        last = self.truth.cuts.get(log_id, len(self.truth.logs.get(log_id, ())))
         if self.done > last:
             raise Violation("silent", f"{self.name}: knows {self.done} of {log_id}, it has {last}")
         for offset in range(self.done + 1, last + 1):

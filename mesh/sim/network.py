@@ -337,5 +337,3 @@ class _Call:
             self.pending = False
             self.net.world.note(reply or b"-")
             self.answer(reply, epoch)
-
-

@@ -198,9 +198,7 @@ class Publisher:
         self.said += 1
         kind, number = self.load.choice(("ord", "aud")), self.load.randrange(self.config.topics)
         payload = envelope.encode_value((self.process.name, self.epoch, self.said))
-        return Event(
-            f"{kind}.{number}", SCHEMA, 0, 0, 0, payload, ts_sent=self.process.wall_ns()
-        )
+        return Event(f"{kind}.{number}", SCHEMA, 0, 0, 0, payload, ts_sent=self.process.wall_ns())
 
     def _beat(self) -> None:
         if self.process.world.now > HORIZON_S - BEAT_S:

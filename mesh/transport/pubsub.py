@@ -239,7 +239,7 @@ class Subscriber:
             self._reject()
             return
         self.received += 1
-        verdict, gap = self._tracker.frame(event.epoch, event.topic, event.seq)
+        verdict, gap = self.sync.frame(event.epoch, event.topic, event.seq)
         if gap is not None:
             self._ears.on_gap(gap)
         if verdict is DELIVER and not self.rejects.silenced:

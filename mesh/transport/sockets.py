@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from os import getpid
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import zmq
 from zmq.utils import z85
@@ -45,6 +45,9 @@ _COMMON: Final[dict[int, int | bytes]] = {
 }
 
 
+Socket: TypeAlias = zmq.SyncSocket
+
+
 @dataclass(frozen=True, slots=True)
 class CurveKeys:
     """A CURVE key pair in Z85, 40 characters each; the secret never shows."""
@@ -71,6 +74,11 @@ def raw_key(key: bytes) -> bytes:
             raw: bytes = z85.decode(key)
             return raw
     raise ConfigError(f"not a CURVE key: it takes {KEY_CHARS} characters of Z85")
+
+
+def bound_address(sock: Socket) -> str:
+    """Return the last address that *sock* was bound to, with the port it was given."""
+    return str(sock.getsockopt_string(zmq.LAST_ENDPOINT))
 
 
 class Stranger(NamedTuple):

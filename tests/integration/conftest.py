@@ -20,7 +20,6 @@ from mesh.storage.journal import Retention
 from mesh.transport.auth import Authenticator
 from mesh.transport.sockets import Sockets
 
-
 _ALL = Grants(sub=("",), pub=("",), call=("",))
 OPEN = Access({CLI: _ALL, GUEST: _ALL})  # one process holds all nodes, so nobody has a role
 
