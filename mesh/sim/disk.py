@@ -42,7 +42,7 @@ class Disk:
     full_by: int = 0
     slow_by: int = 0
     failing: int = 0  # number + 1 of the fault that makes the next write fail
-    failed: Callable[[], None] | None = None
+    failed: Callable[[], object] | None = None
     _under_way: Group | None = None
 
     def __post_init__(self) -> None:

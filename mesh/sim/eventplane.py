@@ -7,6 +7,7 @@ Never here: machines, judges, the effects of faults.
 """
 
 from contextlib import AbstractContextManager
+from typing import Any, Final
 
 import msgspec
 
@@ -24,8 +25,8 @@ from mesh.sim.publisher import Publisher
 from mesh.sim.subscriber import Subscriber
 from mesh.sim.world import World
 
-STREAMS = (("ord.",), ("ord.", "aud."), ("aud.1\0", "ord.0"), ("ord.1",))
-EVENTS = ({"md.", "lv."}, {"lv."}, {"md.0\0", "lv."}, {"md.1", "lv.1"})
+STREAMS: Final = (("ord.",), ("ord.", "aud."), ("aud.1\0", "ord.0"), ("ord.1",))
+EVENTS: Final = ({"md.", "lv."}, {"lv."}, {"md.0\0", "lv."}, {"md.1", "lv.1"})
 
 
 def build(world: World) -> "EventPlane":
@@ -54,6 +55,11 @@ class EventPlane:
                 self.net.lay(publisher, subscriber.process, config.hwm)
         self.injector = Injector(world, self.net, self.publishers, self.subscribers)
 
+    def settings(self) -> dict[str, Any]:
+        """Return the configuration, as build() takes it."""
+        settings: dict[str, Any] = msgspec.to_builtins(self.config)
+        return settings
+
     def running(self) -> AbstractContextManager[None]:
         """Let the machines have the limits of this configuration."""
         return shape.limits(self.config)
@@ -65,8 +71,10 @@ class EventPlane:
     def start(self) -> None:
         """Start every node, at a time of its own."""
         dice = self.world.dice("start")
-        for node in (*self.publishers.values(), *self.subscribers.values()):
-            self.world.at(dice.random() * 0.5, node.boot)
+        boots = [node.boot for node in self.publishers.values()]
+        boots += [node.boot for node in self.subscribers.values()]
+        for boot in boots:
+            self.world.at(dice.random() * 0.5, boot)
 
     def apply(self, number: int, fault: Fault) -> None:
         """Let *fault* happen."""

@@ -4,6 +4,8 @@ Never here: when faults come, what they must not break.
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import Final
 
 from mesh.sim.disk import Disk
 from mesh.sim.faults import Fault
@@ -13,8 +15,8 @@ from mesh.sim.publisher import Publisher
 from mesh.sim.subscriber import Subscriber
 from mesh.sim.world import World
 
-RECOVERY_S = 0.05  # into a new run, when the second kill of kill_twice comes
-CRASHED_S = 0.3  # until a process that died of its disk is back
+RECOVERY_S: Final = 0.05  # into a new run, when the second kill of kill_twice comes
+CRASHED_S: Final = 0.3  # until a process that died of its disk is back
 
 
 class Injector:
@@ -32,7 +34,7 @@ class Injector:
         self.disks: dict[str, Disk] = {name: p.disk for name, p in publishers.items()}
         self.disks |= {name: s.disk for name, s in subscribers.items() if s.disk is not None}
         for name, disk in self.disks.items():
-            disk.failed = lambda name=name: self._die(name, CRASHED_S)  # type: ignore[misc]
+            disk.failed = partial(self._die, name, CRASHED_S)
         self.kinds: dict[str, Callable[[int, Fault], bool]] = {
             **dict.fromkeys(("lose", "double", "reorder"), self._arm_pipe),
             **dict.fromkeys(("rpc_lose", "rpc_double"), self._arm_route),
@@ -88,7 +90,7 @@ class Injector:
         hearer, _, plane = fault.to.partition(".")
         return self.net.pipes.get((fault.who, hearer, plane or "e"))
 
-    def _later(self, fault: Fault, call: Callable[..., None], *args: object) -> None:
+    def _later(self, fault: Fault, call: Callable[..., object], *args: object) -> None:
         self.world.at(self.world.now + fault.for_s, call, *args)
 
     # The network.

@@ -177,9 +177,7 @@ class Pipe:
                 return
             frame = self.queue.popleft()[1]
             self.net.world.note(frame)
-            self.listener.receive(frame)
-            if self.listener is None:
-                return
+            self.listener.receive(frame)  # which may close the socket, and so clear the queue
         self._wake()
 
     def _tampered(self, frame: bytes) -> bool:

@@ -42,7 +42,7 @@ class Process:
         """Work for a while, behind what is being worked on."""
         self.blocked_until = max(self.blocked_until, self.world.now) + for_s
 
-    def at(self, when: float, call: Callable[..., None], *args: Any) -> None:
+    def at(self, when: float, call: Callable[..., object], *args: Any) -> None:
         """Call at *when* if this run is still there, later if it is blocked then."""
         self.world.at(when, self._call, self.run, call, args)
 
@@ -50,7 +50,7 @@ class Process:
         """Return what its wall clock shows."""
         return DAWN_NS + self.wall_offset_ns + int(self.world.now * self.wall_rate * 1e9)
 
-    def _call(self, run: int, call: Callable[..., None], args: tuple[Any, ...]) -> None:
+    def _call(self, run: int, call: Callable[..., object], args: tuple[Any, ...]) -> None:
         if run != self.run or not self.alive:
             return
         if self.blocked_until > self.world.now:

@@ -17,11 +17,13 @@ from mesh.protocol.envelope import Event
 from mesh.protocol.outbound import Outbound
 from mesh.sim.config import LOAD_UNTIL_S, Config
 from mesh.sim.disk import Disk
-from mesh.sim.feeds import Ends, EventFeed, StreamFeed
+from mesh.sim.eventfeed import EventFeed
+from mesh.sim.feed import Ends
 from mesh.sim.judges import Reader, Truth
 from mesh.sim.network import Answer, Network
 from mesh.sim.process import Process
 from mesh.sim.publisher import CAP_BYTES, SCHEMA, Ledger, Ticket
+from mesh.sim.streamfeed import StreamFeed
 
 APPLY_AGAIN_S: Final = 0.1
 EXTRAS: Final = ("md.1\0", "lv.1\0", "lv.", "md.1", "lv.0\0")

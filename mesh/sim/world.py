@@ -42,7 +42,10 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a run has to tell. faults: how many took effect; counters: what happened how often."""
+    """What a run has to tell. faults: how many took effect; counters: what happened how often.
+
+    (seed, schedule, config) is all that it takes to run it again.
+    """
 
     seed: int
     events: int
@@ -51,14 +54,17 @@ class Report:
     trace_sha256: str
     counters: dict[str, int]
     schedule: tuple[Fault, ...]
+    config: dict[str, Any]
 
 
 class Model(Protocol):
     """What is simulated. schedule() is asked for before time 0, and only if none was given;
-    running() is what must hold while the world runs."""
+    settings() is its shape, running() what must hold while the world runs."""
 
     heal_s: float
     horizon_s: float
+
+    def settings(self) -> dict[str, Any]: ...
 
     def running(self) -> AbstractContextManager[None]: ...
 
@@ -89,7 +95,7 @@ class World:
     counters: Counter[str] = field(default_factory=Counter)
     took: set[int] = field(default_factory=set)
     story: Callable[[str], None] | None = None  # told what happens, for people
-    _heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = field(
+    _heap: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = field(
         default_factory=list
     )
     _count: int = 0
@@ -99,7 +105,7 @@ class World:
         """Return the dice of one concern: without its faults the others fall alike."""
         return Random(f"{self.seed}:{stream}")  # noqa: S311  # must repeat, keeps no secret
 
-    def at(self, when: float, call: Callable[..., None], *args: Any) -> None:
+    def at(self, when: float, call: Callable[..., object], *args: Any) -> None:
         """Call at virtual time *when*, in order of asking among equals."""
         self._count += 1
         heappush(self._heap, (when, self._count, call, args))
@@ -124,8 +130,10 @@ class World:
         """Run to the horizon or to the first broken promise."""
         broken: tuple[Broken, ...] = ()
         schedule: tuple[Fault, ...] = ()
+        config: dict[str, Any] = {}
         try:
             model = self.build(self)
+            config = model.settings()
             schedule = model.schedule() if self.faults is None else self.faults
             with model.running():
                 self._play(model, schedule)
@@ -144,6 +152,7 @@ class World:
             self._sha.hexdigest(),
             dict(sorted(self.counters.items())),
             schedule,
+            config,
         )
 
     def _play(self, model: Model, schedule: tuple[Fault, ...]) -> None:

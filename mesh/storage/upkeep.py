@@ -4,7 +4,6 @@ Never here: threads, appending, who needs what.
 """
 
 import sqlite3
-import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -14,7 +13,7 @@ STEP_ROWS: Final = 1_000  # a group waits behind one step at most
 CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
 WAL_BYTES_MAX: Final = 16 * 1024 * 1024
 _PAGE_BYTES: Final = 4_096
-_ROW_BYTES: Final = 40  # around a topic and a frame; only an estimate
+_BATCH_ROWS: Final = 64  # how many rows make up a page is known once they are deleted
 
 
 class Cut(NamedTuple):
@@ -30,40 +29,43 @@ def delete_head(db: sqlite3.Connection, keep: Retention, floor: int, now_ns: int
     Deletable is what lies at or below *floor* and is either applied by every consumer and
     older than keep_s, or too much: then consumers that lag are lost. None: nothing is due.
     """
-    doomed = _doomed(db, keep, floor, now_ns)
-    if doomed is None:
+    (before,) = db.execute("select cast(value as integer) from meta where key='before'").fetchone()
+    (last,) = db.execute('select coalesce(max("offset"), 0) from log').fetchone()
+    end = min(floor, last, before + STEP_ROWS)
+    through = _unneeded(db, before, end, now_ns - int(keep.keep_s * 1e9))
+    if through == before and not (before < end and _used_bytes(db) > keep.max_bytes):
         return None
-    through, crc = doomed
     db.execute("begin immediate")
-    db.execute('delete from log where "offset" <= ?', (through,))
-    meta = (("before", str(through)), ("before_crc", str(crc)))
-    db.executemany("update meta set value = ?2 where key = ?1", meta)
+    if through > before:
+        _delete(db, through)
+    while through < end and _used_bytes(db) > keep.max_bytes:
+        through = min(end, through + _BATCH_ROWS)
+        _delete(db, through)
     lost = db.execute('delete from consumer where "offset" < ? returning node', (through,))
     cut = Cut(through, tuple(node for (node,) in lost.fetchall()))
     db.execute("commit")
     return cut
 
 
-def _doomed(
-    db: sqlite3.Connection, keep: Retention, floor: int, now_ns: int
-) -> tuple[int, int] | None:
-    """Return offset and CRC of the last record to delete, None if there is none."""
-    query = 'select coalesce(min("offset"), ?) from consumer'
-    (acked,) = db.execute(query, (sys.maxsize,)).fetchone()
-    horizon_ns = now_ns - int(keep.keep_s * 1e9)
-    excess = _used_bytes(db) - keep.max_bytes
-    doomed: tuple[int, int] | None = None
-    rows = db.execute(
-        'select "offset", ts_ns, crc, length(topic) + length(frame) from log'
-        ' where "offset" <= ? order by "offset" limit ?',
-        (floor, STEP_ROWS),
+def _unneeded(db: sqlite3.Connection, before: int, end: int, horizon_ns: int) -> int:
+    """Return up to where everything was applied by all consumers and stored before then."""
+    (acked,) = db.execute('select min("offset") from consumer').fetchone()
+    end = end if acked is None else min(end, acked)
+    query = (
+        'select "offset" from log where "offset" between ? and ? and ts_ns >= ?'
+        ' order by "offset" limit 1'
     )
-    for offset, ts_ns, crc, size in rows:
-        if not ((offset <= acked and ts_ns < horizon_ns) or excess > 0):
-            break
-        doomed, excess = (offset, crc), excess - size - _ROW_BYTES
-    rows.close()  # an open statement would keep its snapshot
-    return doomed
+    young = db.execute(query, (before + 1, end, horizon_ns)).fetchall()
+    return max(before, young[0][0] - 1 if young else end)
+
+
+def _delete(db: sqlite3.Connection, through: int) -> None:
+    db.execute(
+        "update meta set value = case key when 'before' then \"offset\" else crc end"
+        " from log where key in ('before', 'before_crc') and \"offset\" = ?",
+        (through,),
+    )
+    db.execute('delete from log where "offset" <= ?', (through,))
 
 
 def _used_bytes(db: sqlite3.Connection) -> int:

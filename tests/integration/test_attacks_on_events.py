@@ -28,7 +28,7 @@ from mesh.runtime.directory import Directory
 from mesh.transport.auth import Authenticator, Door, user_of
 from mesh.transport.pubsub import EVENT_CAP_BYTES, Publisher
 from mesh.transport.selftest import refuse_strangers
-from mesh.transport.sockets import CurveKeys, Sockets, raw_key
+from mesh.transport.sockets import CurveKeys, Sockets, bound_address, raw_key
 
 ACCESS = Access.parse(
     '[roles.analysis]\nsub = ["md."]\n[roles.recorder]\nsub = ["md.", "order."]\n'
@@ -68,7 +68,7 @@ class Stage:
             loop, self.sockets, door, lambda kind, why: self.told.append((kind, why))
         )
         sock = self.sockets.publisher(self.address, durable=False, tcp=self.tcp)
-        self.tcp = self.sockets.address_of(sock)
+        self.tcp = bound_address(sock)
         self.guard.reset()
         outbound = Outbound(NID, EPOCH, EVENT_CAP_BYTES)
         self.publisher = Publisher(loop, sock, outbound, self.guard)
@@ -249,25 +249,6 @@ async def test_a_4_raising_handler_refuses_for_now_and_the_peer_comes_back(stage
     stage.whois = lambda pid: "analysis"
     await stage.hears(client)
     assert stage.told == [("fault", "OSError: no locks to read")]
-
-
-async def test_a_5_revoked_key_is_out_once_sockets_are_bound_anew_and_others_are_back(
-    stage: Stage,
-) -> None:
-    keys = stage.known("analysis")
-    revoked, _ = stage.curve(b"md.", keys=keys)
-    friend, _ = stage.curve(b"md.", keys=stage.known("recorder"))
-    await stage.hears(revoked)
-    await stage.hears(friend)
-    del stage.names[raw_key(keys.public)]
-    stage.publisher.close()
-    sock = stage.sockets.publisher(stage.address, durable=False, tcp=stage.tcp)
-    stage.publisher.rebind(sock)
-    received(revoked), received(friend)
-    await stage.hears(friend)
-    await until(lambda: stage.auth.zap.refused)
-    stage.say()
-    assert received(revoked) == set()
 
 
 async def test_a_6_routing_id_is_no_identity_and_takes_no_replies(stage: Stage) -> None:
