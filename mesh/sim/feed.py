@@ -102,7 +102,7 @@ class Feed:
             self._beacon(event)
         if (slow_s := self.ends.handler_s()) > 0:
             self.ends.process.busy(slow_s)
-        verdict, gap = self.link.frame(event.epoch, event.topic, event.seq)
+        verdict, gap = self._judged(event)
         if gap is not None:
             self.on_gap(gap)
         self.ends.process.world.counters[_VERDICTS[verdict]] += 1
@@ -126,6 +126,11 @@ class Feed:
 
     def on_beacon(self, beat: Heartbeat) -> None:
         """Take a heartbeat of the run that is heard."""
+
+    def _judged(self, event: Event) -> tuple[Verdict, Gap | None]:
+        if self.link.tracker.is_next(event.epoch, event.topic, event.seq):  # the common case
+            return DELIVER, None
+        return self.link.frame(event.epoch, event.topic, event.seq)
 
     def _beacon(self, event: Event) -> None:
         beat: Heartbeat = envelope.decode_value(event.payload, Heartbeat)

@@ -163,8 +163,11 @@ class Injector:
 
     def _kill_twice(self, number: int, fault: Fault) -> bool:
         again_s = fault.for_s + RECOVERY_S
-        self.world.at(self.world.now + again_s, self._die, fault.who, 0.1)
+        self.world.at(self.world.now + again_s, self._crash, fault.who, 0.1)
         return self._die(fault.who, fault.for_s)
+
+    def _crash(self, name: str, for_s: float = CRASHED_S) -> None:
+        self._die(name, for_s)
 
     def _die(self, name: str, for_s: float) -> bool:
         """Kill a process; it is back after a while."""

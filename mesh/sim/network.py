@@ -180,6 +180,9 @@ class Pipe:
             self.listener.receive(frame)  # which may close the socket, and so clear the queue
         self._wake()
 
+    def _open(self) -> bool:
+        return self.listener is not None
+
     def _tampered(self, frame: bytes) -> bool:
         armed = self.armed[0]
         armed.n -= 1

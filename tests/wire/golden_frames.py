@@ -126,7 +126,7 @@ def requests() -> Iterator[Golden]:
     yield Golden("hello", encode(Rpc(HELLO, 0, 0, ask, value(hello))))
     welcome = Welcome(NODE, EPOCH)
     yield Golden("welcome", encode(Rpc(WELCOME, 0, 0, EPOCH, value(welcome))))
-    kept = dict((name, frame) for name, frame in events())["last value with a conflation key"]
+    kept = dict(events())["last value with a conflation key"]
     stored = [frame for name, frame in durable_events() if name.startswith("durable")]
     for method, wish, reply in (
         ("mesh.snapshot", Snapshot(("x.price.",)), SnapshotPage((kept,))),

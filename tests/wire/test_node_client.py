@@ -132,7 +132,7 @@ async def test_node_js_hears_events_values_and_a_journal_and_is_answered(
         speaker.emit(topic, "old")
         speaker.emit(topic, "v" * length)
     speaker.emit("x.price.gone", "v")
-    speaker.emit("x.price.gone", "v", ended=True)
+    speaker.end("x.price.gone", "v")
     speaker.emit("x.tick.a", 0)
     for start in range(1, 1_601, 400):
         await speaker.commit(

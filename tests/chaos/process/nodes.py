@@ -1,0 +1,92 @@
+"""Small nodes for tests that kill, stop and starve real processes; `kind` says which one.
+
+Never here: tests, fixtures, the starting of processes (homes).
+"""
+
+import asyncio
+import sys
+from typing import ClassVar
+
+import msgspec
+
+from mesh.protocol.control import DURABLE, EPHEMERAL
+from mesh.runtime.component import Component, EventMeta, event, request
+from mesh.runtime.runner import run
+
+TURN_S = 0.01  # between two bursts of a paced node
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a test may set. per_s: events a second, 0 for none; fault: file that lets one fail."""
+
+    kind: str
+    per_s: float = 0.0
+    topics: int = 1
+    fault: str = ""
+
+
+class Tested(Component):
+    """Tells its parent when it is up."""
+
+    async def on_start(self) -> None:
+        await self.begin()
+        print("up", flush=True)  # noqa: T201  # the parent waits for it
+
+    async def begin(self) -> None:
+        """Start what the node does."""
+
+
+class Counter(Tested):
+    """Commits 1, 2, 3, … on x.n., one after the other over all its runs; ticks on x.t."""
+
+    says: ClassVar = {"x.n.": DURABLE, "x.t.": EPHEMERAL}
+
+    async def begin(self) -> None:
+        self.number = self.journal.last  # a number per offset: the journal is the memory
+        self.ticks = 0
+        self.spawn(self.count(), "count")
+
+    async def count(self) -> None:
+        """Commit what is due by the loop's clock, each number in a wish of its own."""
+        loop, per_s = asyncio.get_running_loop(), self.settings.per_s
+        begun, done = loop.time(), 0
+        while True:
+            await asyncio.sleep(TURN_S)
+            due = int((loop.time() - begun) * per_s) - done
+            done += due
+            await asyncio.gather(*(self.commit(self.following()) for _ in range(due)))
+            for _ in range(due):
+                self.ticks += 1
+                self.emit(f"x.t.{self.ticks % self.settings.topics}", self.ticks)
+
+    def following(self) -> tuple[str, int]:
+        """Return the next record."""
+        self.number += 1
+        return "x.n.all", self.number
+
+    @request("counter.add")
+    async def add(self, count: int) -> int:
+        """Commit so many numbers in one transaction; return the last."""
+        await self.commit(*(self.following() for _ in range(count)))
+        return self.number
+
+
+class Applier(Tested):
+    """Applies x.n. and stores each effect with its offset in one transaction."""
+
+    says: ClassVar = {"x.done": DURABLE}
+
+    def applied_offset(self, node: str, log_id: str) -> int | None:
+        return 0
+
+    @event("x.n.", durable=True)
+    async def on_number(self, number: int, meta: EventMeta) -> None:
+        await self.commit(("x.done", number), applied=meta)
+
+
+KINDS = {kind.__name__.lower(): kind for kind in (Counter, Applier)}
+
+
+if __name__ == "__main__":
+    name = sys.argv[sys.argv.index("--node") + 1]
+    raise SystemExit(run(name, lambda settings: KINDS[settings.kind](settings), Settings))
