@@ -37,7 +37,6 @@ GROUPS: dict[str, dict[str, str]] = {
         "positions": "List positions.",
         "balances": "List balances.",
     },
-    "proof": {"sim": "Run simulated worlds full of faults, and judge that no promise is broken."},
     "data": {"normalize": "Turn captures into normalised JSON lines, or sum them up."},
     "security": {
         "token": "Make a token for REST, WebSocket and dashboard and print it.",
