@@ -174,7 +174,7 @@ class Authenticator:
     ) -> None:
         self.zap = Zap(door or Door(), report, loop.time)
         self._loop, self._scheduled = loop, False
-        self._sock = sockets.zap()
+        self._sock = sockets.zap(self._on_ready)
         self._fd = int(self._sock.getsockopt(zmq.FD))
         loop.add_reader(self._fd, self._on_ready)
         self._schedule()

@@ -79,6 +79,7 @@ class Publisher:
     def rebind(self, sock: "zmq.SyncSocket") -> None:
         """Go on with a fresh socket in place of the old one, already closed: all peers come
         again, those that may."""
+        self._guard.reset()  # what the old peers held has gone with them
         self._sock = sock
         self._link = Link(self._loop, sock, framed=self._on_subscription, rank=self._rank)
         self._send = self._link.send

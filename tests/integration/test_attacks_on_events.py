@@ -7,7 +7,9 @@ somebody who may hear does, so that silence proves something.
 import asyncio
 import contextlib
 import os
+import resource
 import stat
+import struct
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -249,6 +251,25 @@ async def test_a_4_raising_handler_refuses_for_now_and_the_peer_comes_back(stage
     assert stage.told == [("fault", "OSError: no locks to read")]
 
 
+async def test_a_5_revoked_key_is_out_once_sockets_are_bound_anew_and_others_are_back(
+    stage: Stage,
+) -> None:
+    keys = stage.known("analysis")
+    revoked, _ = stage.curve(b"md.", keys=keys)
+    friend, _ = stage.curve(b"md.", keys=stage.known("recorder"))
+    await stage.hears(revoked)
+    await stage.hears(friend)
+    del stage.names[raw_key(keys.public)]
+    stage.publisher.close()
+    sock = stage.sockets.publisher(stage.address, durable=False, tcp=stage.tcp)
+    stage.publisher.rebind(sock)
+    received(revoked), received(friend)
+    await stage.hears(friend)
+    await until(lambda: stage.auth.zap.refused)
+    stage.say()
+    assert received(revoked) == set()
+
+
 async def test_a_6_routing_id_is_no_identity_and_takes_no_replies(stage: Stage) -> None:
     responder = stage.sockets.responder(f"ipc://{stage.place}/analysis.r")
     stage.whois = lambda pid: "analysis"
@@ -433,6 +454,48 @@ async def test_a_11_flood_of_subscriptions_ends_at_the_cap_and_others_are_heard(
     await stage.hears(friend)
     flood.close(linger=0)
     await until(lambda: stage.guard.held("analysis") == 0)  # gone with its peer
+    await stage.hears(friend)
+
+
+async def test_a_11_topic_of_a_mebibyte_costs_its_sender_the_connection(stage: Stage) -> None:
+    friend = stage.client(b"md.")
+    await stage.hears(friend)
+    # By hand: libzmq's own SUB overflows its stack when it closes with a topic this long.
+    reader, writer = await asyncio.open_unix_connection(stage.address.removeprefix("ipc://"))
+    writer.write(b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48))
+    writer.write(b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x03SUB")
+    async with asyncio.timeout(5):
+        await reader.readuntil(b"READY")
+        topic = b"\1md." + b"x" * (1 << 20)
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            writer.write(b"\x02" + struct.pack(">Q", len(topic)) + topic)
+            await writer.drain()
+        await rest(reader)
+    writer.close()
+    await stage.hears(friend)
+    assert stage.guard.held("analysis") == 1
+
+
+@pytest.mark.parametrize("claimed_bytes", [200 * 1024 * 1024, 1 << 62, (1 << 64) - 1])
+async def test_a_13_huge_claimed_frame_is_reset_before_memory_is_taken(
+    stage: Stage, claimed_bytes: int
+) -> None:
+    friend = stage.client(b"md.")
+    await stage.hears(friend)
+    reader, writer = await asyncio.open_unix_connection(stage.address.removeprefix("ipc://"))
+    writer.write(b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48))
+    writer.write(b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x03SUB")
+    async with asyncio.timeout(5):
+        await reader.readuntil(b"READY")
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            writer.write(b"\x02" + struct.pack(">Q", claimed_bytes))
+            for _ in range(64):
+                writer.write(bytes(65_536))
+                await writer.drain()
+            await rest(reader)
+    writer.close()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024  # KiB
     await stage.hears(friend)
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
-from mesh.errors import ConfigError
-from mesh.transport.sockets import CurveKeys, Sockets, raw_key
+from mesh.errors import ConfigError, LocalProtocolError
+from mesh.transport.sockets import CurveKeys, Sockets, bound_address, raw_key
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_tcp_beyond_loopback_is_refused_without_keys(sockets: Sockets, address: 
 
 def test_tcp_on_loopback_by_number_needs_no_keys(sockets: Sockets) -> None:
     publisher = sockets.publisher("tcp://127.0.0.1:*", durable=False)
-    sockets.connect(sockets.subscriber(durable=False), sockets.address_of(publisher))
+    sockets.connect(sockets.subscriber(durable=False), bound_address(publisher))
 
 
 def test_keys_of_others_are_of_no_use_without_one_of_our_own(sockets: Sockets) -> None:
@@ -66,6 +66,22 @@ def test_what_could_not_be_bound_is_closed_with_the_rest(sockets: Sockets) -> No
     sockets.zap()
     with pytest.raises(zmq.ZMQError):
         sockets.zap()  # closing would hang on a socket it does not know of
+
+
+def test_a_closed_socket_leaves_its_addresses_to_the_next_at_once() -> None:
+    sockets, ipc, tcp = Sockets(CurveKeys.make()), "ipc://@genesis-test-again", "tcp://127.0.0.1:*"
+    for _ in range(50):
+        sock = sockets.publisher(ipc, durable=False, tcp=tcp)
+        tcp = bound_address(sock)
+        sock.close()
+    sockets.close()
+
+
+def test_an_address_is_not_taken_from_a_socket_that_has_it(sockets: Sockets) -> None:
+    first = sockets.responder("ipc://@genesis-test-taken")
+    with pytest.raises(LocalProtocolError, match="still bound"):
+        sockets.responder("ipc://@genesis-test-taken")
+    assert not first.closed
 
 
 def test_a_pair_is_known_by_its_secret_which_never_shows() -> None:
