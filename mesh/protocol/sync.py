@@ -119,9 +119,9 @@ class LinkSync:
         self.prefixes.update(added)
         if self.state is IDLE:
             return [Open()]
+        self.tracker.widen(before)
         if self.state is BAD:
             return []
-        self.tracker.widen(before)
         return [*(Subscribe(prefix) for prefix in added), self._probe(now)]
 
     def drop(self, prefix: str) -> list[Effect]:

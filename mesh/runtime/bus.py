@@ -18,6 +18,7 @@ from mesh.protocol import envelope, topics
 from mesh.protocol.access import Access
 from mesh.protocol.catchup import HALTED
 from mesh.protocol.commits import Applied
+from mesh.protocol.conflation import SNAIL_S
 from mesh.protocol.control import (
     DURABLE,
     LASTVALUE,
@@ -72,6 +73,7 @@ class Run:
     listen: str = ""
     advertise: str = ""
     keys: Keyring | None = None
+    snail_s: float = SNAIL_S
 
 
 class Bus(Tasks):
@@ -90,7 +92,7 @@ class Bus(Tasks):
         self.view: dict[str, NodeState] = {}
         self.state = "starting"  # ready, degraded, draining
         self.health = Health(monotonic_s())
-        self.paces = Paces()
+        self.paces = Paces(run.snail_s)
         self._run, self._beats = run, 0
         super().__init__(tasks)
         self._component, self._directory = component, directory

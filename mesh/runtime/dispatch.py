@@ -31,6 +31,7 @@ class Desk(Protocol):
     """What a subscription needs of its process."""
 
     health: Health
+    paces: "Paces"
 
     def spawn(self, coro: Any, name: str) -> object:
         """Run a task for the life of the process."""
@@ -47,7 +48,8 @@ class Handling:
 
     def __init__(self, bound: Bound, mark: EventMark, desk: Desk) -> None:
         self.bound, self.mark, self._desk = bound, mark, desk
-        self.freshness = None if mark.max_age_s is None else Freshness(mark.max_age_s)
+        age_s, snail_s = mark.max_age_s, desk.paces.snail_s
+        self.freshness = None if age_s is None else Freshness(age_s, snail_s)
         self._decode = envelope.decoder(bound.kind)
         self._newest: Conflation[tuple[Event, Record]] = Conflation()
         self._batch: list[Any] = []
@@ -182,9 +184,13 @@ class Handling:
 
 
 class Paces:
-    """How all subscriptions of a process keep up: nothing wrong, degraded, hopeless."""
+    """How all subscriptions of a process keep up: nothing wrong, degraded, hopeless.
 
-    def __init__(self) -> None:
+    snail_s: how long one may be late before it is hopeless.
+    """
+
+    def __init__(self, snail_s: float) -> None:
+        self.snail_s = snail_s
         self.handlings: list[Handling] = []
         self._kept: list[Handling] = []  # those that keep something during a drain
 

@@ -27,13 +27,16 @@ Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None], str], object]
 class Hooks:
     """What a reader needs of its owner.
 
-    start(log_id) is the log and the offset to begin behind, None for "from now on". deliver
-    is awaited for each event in turn. poisoned is awaited when an event failed five
-    times; it returns whether to go on behind it. notice tells of resets, holes and halts.
+    start(log_id) is the log and the offset to begin behind, None for "from now on".
+    admits(event) says whether a fetched event is the publisher's to say; it may raise
+    MeshError, then the fetch counts as failed. deliver is awaited for each event in turn.
+    poisoned is awaited when an event failed five times; it returns whether to go on behind it.
+    notice tells of resets, holes and halts.
     """
 
     start: Callable[[str], tuple[str, int] | None]
     fetch: Callable[[Fetch, float], Awaitable[FetchPage]]
+    admits: Callable[[Event], bool]
     ack: Callable[[Ack], Awaitable[None]]
     deliver: Callable[[Event, str], Awaitable[None]]  # event, log_id
     poisoned: Callable[[Event, str, Exception], Awaitable[bool]]
@@ -138,7 +141,8 @@ class DurableReader:
             page = await self._hooks.fetch(
                 Fetch(asked.log_id, asked.after, asked.to, self.prefixes), FETCH_TIMEOUT_S
             )
-            events = [envelope.decode_event(frame, REPLAY) for frame in page.frames]
+            decoded = [envelope.decode_event(frame, REPLAY) for frame in page.frames]
+            events = [event for event in decoded if self._hooks.admits(event)]
         except MeshError:
             catchup.failed(asked, self._loop.time(), self._hooks.dice())
         else:

@@ -8,7 +8,7 @@ Never here: finding publishers, the order of durable events.
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
@@ -68,7 +68,7 @@ class Feed:
         self.last = LastValues()
         self.refused: frozenset[int] = frozenset()
         self._ask, self._spawn, self._listeners = ask, spawn, listeners
-        self._interests: Interests = []
+        self._interests: dict[str, list[EventSink]] = {}
         self._lanes: dict[EventSink, Lane] = {}  # of sinks that need only payloads
         self._routes: dict[str, tuple[bool, bool, tuple[EventSink, ...]]] = {}
         self._strange: set[str] = set()  # topics that the publisher said and may not
@@ -102,8 +102,8 @@ class Feed:
         """
         self._reroute()
         self._lanes.update(lanes)
-        self._interests += wanted
         for prefix, sink in wanted:
+            self._interests.setdefault(prefix, []).append(sink)
             for event in self.last.matching(prefix):
                 sink(_flagged(event, SNAPSHOT), self.record)
         self._owed |= {prefix for prefix, _ in wanted if self._keeps(prefix)}
@@ -115,11 +115,12 @@ class Feed:
     def remove(self, prefix: str, sink: EventSink) -> None:
         """Bring *prefix* no longer to *sink*."""
         self._reroute()
-        self._interests = [pair for pair in self._interests if pair != (prefix, sink)]
-        held = {held for held, _ in self._interests}
-        if prefix not in held and not (self.reader and prefix in self.reader.prefixes):
+        kept = [held for held in self._interests.pop(prefix, []) if held != sink]
+        if kept:
+            self._interests[prefix] = kept
+        elif not (self.reader and prefix in self.reader.prefixes):
             self.subscriber.drop(prefix)
-            if not any(topics.overlaps(prefix, held) for held, _ in self._interests):
+            if not any(topics.overlaps(prefix, held) for held in self._interests):
                 self.last.forget(prefix)
 
     def renew(self, record: Record) -> None:
@@ -161,7 +162,7 @@ class Feed:
         route = self._routes.get(event.topic)
         owned, keeps, sinks = self._route(event.topic) if route is None else route
         if not owned:
-            self._reject(event.topic)
+            self.reject(event.topic)
             return
         if self.reader is not None:
             self.reader.on_event(event)
@@ -178,7 +179,7 @@ class Feed:
             self.reader.on_live(head, began)
         if began:
             self.last.begin()
-            self._owed = {prefix for prefix, _ in self._interests if self._keeps(prefix)}
+            self._owed = {prefix for prefix in self._interests if self._keeps(prefix)}
         wanted, self._owed = self._owed, set()
         self._snapshot(wanted)
 
@@ -211,7 +212,20 @@ class Feed:
         for event in self.last.end(prefixes, complete=complete):
             self._bring(_flagged(event, SNAPSHOT | TOMBSTONE))
 
+    def admits(self, event: Event) -> bool:
+        """Say whether an event that came as a reply is its publisher's and means what it means
+        here; count it if not."""
+        if event.nid == self.record.nid and event.schema not in self.refused:
+            return True
+        self.subscriber.rejects.total += 1
+        return False
+
     def _offer(self, event: Event) -> None:
+        if not self.admits(event):
+            return
+        if not self._route(event.topic)[1]:
+            self.reject(event.topic)
+            return
         if event.epoch >= self.subscriber.sync.tracker.epoch and self.last.offer(event):
             self._bring(_flagged(event, SNAPSHOT))
 
@@ -235,18 +249,25 @@ class Feed:
         if len(self._routes) >= ROUTES_MAX:
             self._routes.clear()
         kind = topics.longest(self.record.says, topic)
-        sinks = tuple(dict.fromkeys(s for p, s in self._interests if topics.matches(p, topic)))
+        held = self._interests
+        sinks = tuple(dict.fromkeys(s for p in _spellings(topic) for s in held.get(p, ())))
         route = kind is not None or topic == topics.LOG, kind == LASTVALUE, sinks
         self._routes[topic] = route
         return route
 
-    def _reject(self, topic: str) -> None:
+    def reject(self, topic: str) -> None:
         """Count an event on a topic that is not its publisher's; tell of the first."""
         rejects = self.subscriber.rejects
         rejects.total += 1
         if topic not in self._strange and len(self._strange) < STRANGE_MAX:
             self._strange.add(topic)
             self._listeners.on_trouble(self.record.node, f"{topic[:60]} is not its own: dropped")
+
+
+def _spellings(topic: str) -> Iterator[str]:
+    """Yield every prefix that hears *topic*: a look-up each, were thousands subscribed."""
+    yield from (topic[:end] for end in range(len(topic) + 1))
+    yield topic + "\0"
 
 
 def _flagged(event: Event, flags: int) -> Event:

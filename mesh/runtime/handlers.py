@@ -93,8 +93,8 @@ def event(
     For the others: conflate gives only the newest event per topic (or conflation key) when
     the handler is slower than the stream; batch gives a list of payloads, all that one drain
     of a link found, and the EventMeta of the last. Events older than max_age_s are dropped;
-    when that lasts 30 s the node ends and begins anew. A tombstone reaches only handlers that
-    take EventMeta; its payload is the last value.
+    when that lasts snail_s of [mesh] the node ends and begins anew. A tombstone reaches only
+    handlers that take EventMeta; its payload is the last value.
     """
     if durable and (conflate or batch or max_age_s is not None):
         raise LocalProtocolError(f"{prefix}: a durable event is neither skipped nor batched")

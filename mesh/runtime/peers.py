@@ -38,6 +38,7 @@ from mesh.transport.rpc import Requester
 from mesh.transport.sockets import Socket, Sockets
 
 ACK_TIMEOUT_S: Final = 1.0
+GAPS_MAX: Final = 1 << 62  # what a false sequence claims must still fit into a heartbeat
 
 
 @dataclass(slots=True)
@@ -262,6 +263,7 @@ class Peers:
         hooks = Hooks(
             start=partial(interest.start, node),
             fetch=partial(self._fetch, node),
+            admits=partial(self._admits, node),
             ack=partial(self._acknowledge, node),
             deliver=partial(interest.deliver, node),
             poisoned=partial(interest.poisoned, node),
@@ -278,6 +280,16 @@ class Peers:
         page: FetchPage = envelope.decode_value(reply, FetchPage)
         return page
 
+    def _admits(self, node: str, event: Event) -> bool:
+        """Judge a fetched event by what the role may say: its journal is older than its record."""
+        feed = self.feeds.get((node, "d"))
+        if feed is None:
+            raise NoService(f"{node} is gone")
+        if self.access.may_say(node, event.topic):
+            return feed.admits(event)
+        feed.reject(event.topic)
+        return False
+
     async def _acknowledge(self, node: str, ack: Ack) -> None:
         await self.call("mesh.ack", envelope.encode_value(ack), ACK_TIMEOUT_S, node)
 
@@ -287,7 +299,7 @@ class Peers:
         return page
 
     def _on_gap(self, node: str, gap: Gap) -> None:
-        self.gaps += gap.last - gap.first + 1
+        self.gaps = min(self.gaps + gap.last - gap.first + 1, GAPS_MAX)
         self.listeners.on_gap(node, gap)
 
 

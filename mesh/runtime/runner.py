@@ -104,6 +104,7 @@ def _run(node: str, component: Callable[[Any], Component], settings: type[Any]) 
             mesh.listen,
             mesh.advertise,
             keys,
+            mesh.snail_s,
         )
         process = Process(run, mesh, directory)
         return uvloop.run(process.live(component(own)))

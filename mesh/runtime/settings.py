@@ -42,6 +42,7 @@ class MeshSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     heartbeat_ms: int
     register_ms: int
     drain_s: float
+    snail_s: float
     listen: str  # tcp://<address>:* for other hosts, empty for none
     advertise: str  # the host name or address to give them instead
 

@@ -20,6 +20,7 @@ from mesh.transport.pubsub import Publisher
 
 DISK_RETRY_S: Final = 0.25
 HELD_MAX: Final = 4_096
+OFFSET_MAX: Final = (1 << 63) - 1  # SQLite knows no larger number
 
 Ticket: TypeAlias = asyncio.Future[int]
 
@@ -38,7 +39,7 @@ class DurableLog:
         self.journal, self._commits = journal, commits
         self._loop, self._publisher, self._on_fatal = loop, publisher, on_fatal
         self.full = False  # the last group was refused for want of space
-        self._writing = False
+        self._writing = self._closed = False
         self._added = self._ended = 0  # wishes so far
         self._held: deque[tuple[int, Callable[[], None]]] = deque()
         self._retry: asyncio.TimerHandle | None = None
@@ -88,7 +89,7 @@ class DurableLog:
         journal = self.journal
         if ask.log_id != journal.log_id:
             return FetchPage(journal.log_id, (), 0, journal.first, journal.last)
-        if not 0 <= ask.after <= ask.to:
+        if not 0 <= ask.after <= ask.to <= OFFSET_MAX:
             raise Invalid(f"no range: {ask.after} to {ask.to}")
         if ask.after + 1 < journal.first:  # deleted: first says so
             return FetchPage(journal.log_id, (), ask.after, journal.first, journal.last)
@@ -101,14 +102,15 @@ class DurableLog:
             await self.store(acks=(Applied(consumer, ack.log_id, ack.offset),))
 
     def close(self) -> None:
-        """Finish what is being written and close the file."""
+        """Finish what is being written and close the file; what still waits never happened."""
+        self._closed = True
         if self._retry is not None:
             self._retry.cancel()
         self.journal.close()
 
     def _pump(self) -> None:
-        if self._retry is not None:
-            return  # the disk was full a moment ago; the timer goes on
+        if self._closed or self._retry is not None:
+            return  # if the disk was full a moment ago: the timer goes on
         group = self._commits.group()
         if group is None:
             return

@@ -152,7 +152,7 @@ class Subscriber:
     @property
     def live(self) -> bool:
         """Say whether a HEAD was heard, so that nothing is missed in silence."""
-        return self.sync.state is LIVE
+        return self.sync.state is LIVE and self.sync.tracker.synced
 
     def want(self, prefixes: set[str]) -> None:
         """Hear these prefixes too; on_live tells from when on nothing is missed in silence."""

@@ -35,6 +35,7 @@ class Home:
                 **{k: v for k, v in os.environ.items() if not k.startswith("GENESIS_")},
                 "PYTHONPATH": str(ROOT),
                 "GENESIS_HOME": str(self.path),
+                "GENESIS__MESH__SNAIL_S": "1.0",  # nobody waits half a minute for a test
                 **{
                     f"GENESIS__{node.upper()}__{key.upper()}": str(value)
                     for key, value in {"kind": kind, **settings}.items()
@@ -80,13 +81,14 @@ class Home:
         """Return where the journal of *node* lies."""
         return self.path / "state" / JOURNALS / f"{node}.sqlite3"
 
-    def recorded(self, node: str) -> list[Any]:
+    def recorded(self, node: str, topic: str = "") -> list[Any]:
         """Return the payloads in the journal of *node*, in order; it may be running."""
         reader = Reader(self.journal(node))
         try:
             return [
                 envelope.decode_value(envelope.decode_event(record.frame).payload)
                 for record in reader.read()
+                if record.topic.startswith(topic)
             ]
         finally:
             reader.close()

@@ -5,11 +5,12 @@ Never here: tests, fixtures, the starting of processes (homes).
 
 import asyncio
 import sys
+import time
 from typing import ClassVar
 
 import msgspec
 
-from mesh.protocol.control import DURABLE, EPHEMERAL
+from mesh.protocol.control import DURABLE, EPHEMERAL, Heartbeat
 from mesh.runtime.component import Component, EventMeta, event, request
 from mesh.runtime.runner import run
 
@@ -84,7 +85,61 @@ class Applier(Tested):
         await self.commit(("x.done", number), applied=meta)
 
 
-KINDS = {kind.__name__.lower(): kind for kind in (Counter, Applier)}
+class Snail(Tested):
+    """Hears ticks that must be fresh, in a loop that something else keeps busy."""
+
+    async def begin(self) -> None:
+        self.spawn(self.hog(), "hog")
+
+    async def hog(self) -> None:
+        """Take nearly all of the loop's time, as a computation in the wrong place does."""
+        while True:
+            time.sleep(0.2)  # noqa: ASYNC251  # that it blocks is the point
+            await asyncio.sleep(0)
+
+    @event("x.t.", max_age_s=0.1)
+    def on_tick(self, number: int) -> None:
+        """Be fresh, or not be."""
+
+
+class Watcher(Tested):
+    """Keeps, in its journal, each change of state that heartbeats tell of."""
+
+    says: ClassVar = {"x.seen": DURABLE}
+
+    async def begin(self) -> None:
+        self.states: dict[str, str] = {}
+
+    @event("!hb")
+    async def on_heartbeat(self, beat: Heartbeat, meta: EventMeta) -> None:
+        if self.states.get(meta.node) != beat.state:
+            self.states[meta.node] = beat.state
+            await self.commit(("x.seen", [meta.node, beat.state]))
+
+
+class Hearer(Tested):
+    """Keeps the first tick that it hears of each run of whoever says it, and every number."""
+
+    says: ClassVar = {"x.done": DURABLE, "x.run": DURABLE}
+
+    async def begin(self) -> None:
+        self.run = 0
+
+    def applied_offset(self, node: str, log_id: str) -> int | None:
+        return 0
+
+    @event("x.n.", durable=True)
+    async def on_number(self, number: int, meta: EventMeta) -> None:
+        await self.commit(("x.done", number), applied=meta)
+
+    @event("x.t.", conflate=True)
+    async def on_tick(self, number: int, meta: EventMeta) -> None:
+        if meta.epoch != self.run:
+            self.run = meta.epoch
+            await self.commit(("x.run", meta.epoch))
+
+
+KINDS = {kind.__name__.lower(): kind for kind in (Applier, Counter, Hearer, Snail, Watcher)}
 
 
 if __name__ == "__main__":

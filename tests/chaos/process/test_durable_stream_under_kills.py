@@ -49,6 +49,11 @@ def test_every_number_is_applied_once_and_in_order_although_both_ends_are_killed
     newest = home.newest("speaker")
     until(lambda: home.newest("hearer") >= newest, 30)
     truth, applied = home.recorded("speaker"), home.recorded("hearer")
+    print(  # noqa: T201  # the count is the result; `pytest -s` shows it
+        f"seed {seed}: {len(victims)} kills, {early} of them before the victim was up;"
+        f" {len(truth)} events, {len(applied)} applied,"
+        f" {len(applied) - len(set(applied))} twice, {len(set(truth) - set(applied))} missing"
+    )
     assert truth == list(range(1, newest + 1))
     assert applied == truth
     assert "_notice" not in home.log()  # no reset, no hole, no stream halted
