@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple, TypeVar
 
+import msgspec
+
 from mesh.errors import LocalProtocolError, Overloaded
 from mesh.protocol import envelope, topics
 from mesh.protocol.control import SCHEMAS, LogIndex, StreamHead
@@ -182,22 +184,11 @@ class GroupCommit(Generic[Ticket]):
         outbound, topic = self.outbound, event.topic
         # add() has judged the topic; here, with the wishes taken out, nothing may be refused.
         seq = self._heads[topic] = self._heads.get(topic, outbound.heads.get(topic, 0)) + 1
-        numbered = Event(
-            topic,
-            event.schema,
-            outbound.nid,
-            outbound.epoch,
-            seq,
-            event.payload,
-            event.flags | DURABLE_FLAG,
-            offset,
-            event.ts_recv,
-            event.ts_sent,
-            event.ext,
+        stamped = msgspec.structs.replace(event, flags=event.flags | DURABLE_FLAG)
+        frame = envelope.encode_numbered(
+            stamped, outbound.nid, outbound.epoch, seq, outbound.cap_bytes, offset
         )
-        return Stored(
-            offset, topic, event.schema, envelope.encode_event(numbered, outbound.cap_bytes)
-        )
+        return Stored(offset, topic, event.schema, frame)
 
     def _frames(self, records: tuple[Stored, ...]) -> Iterator[bytes]:
         """Yield the frames to publish: an index, then the records it tells of, and so on."""

@@ -44,6 +44,7 @@ _pack_event, _unpack_event = _EVENT.pack, _EVENT.unpack_from
 _words: Final = struct.Struct("<IIIIQQQQQ").unpack_from
 _PLAIN: Final = EVENT_MAGIC | WIRE << 8
 _PLAIN_BYTES: Final = _EVENT.size + 1
+KINDS_MAX: Final = 512  # types whose decoder is kept; a node knows some dozens
 NAMES_MAX: Final = 16_384  # topics whose spelling is remembered; a publisher has 10,000 at most
 EVENT_HEADER_BYTES: Final = _EVENT.size
 RPC_HEADER_BYTES: Final = _RPC.size
@@ -51,7 +52,6 @@ assert EVENT_HEADER_BYTES == 56
 assert RPC_HEADER_BYTES == 48
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder()
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -291,9 +291,10 @@ def conflation_key(event: Event) -> str:
     return event.topic if key is None else f"{event.topic} {key}"
 
 
+@lru_cache(maxsize=KINDS_MAX)
 def decoder(kind: Any = None) -> Callable[[bytes], Any]:
-    """Return a function that does what decode_value does with *kind*, prepared once."""
-    decode = _decoder.decode if kind is None else msgspec.msgpack.Decoder(kind).decode
+    """Return what decodes a payload to *kind*, prepared once. It raises RemoteProtocolError."""
+    decode = msgspec.msgpack.Decoder(Any if kind is None else kind).decode
 
     def decoded(payload: bytes) -> Any:
         try:
@@ -311,9 +312,4 @@ def encode_value(value: object) -> bytes:
 
 def decode_value(payload: bytes, kind: Any = None) -> Any:
     """Return the value in *payload*, of type *kind* if given. Raises RemoteProtocolError."""
-    try:
-        if kind is None:
-            return _decoder.decode(payload)
-        return msgspec.msgpack.decode(payload, type=kind)
-    except Exception as error:  # noqa: BLE001  # one boundary: whatever bytes do to a decoder is a reject
-        raise RemoteProtocolError(f"payload is not {kind or 'MessagePack'}: {error}") from None
+    return decoder(kind)(payload)

@@ -237,5 +237,6 @@ class LinkSync:
 
     def _hears(self, topic: str) -> bool:
         return any(
-            topics.matches(prefix, topic) for prefix in self.prefixes if prefix not in self.denied
+            prefix in self.prefixes and prefix not in self.denied
+            for prefix in topics.spellings(topic)
         )

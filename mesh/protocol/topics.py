@@ -4,7 +4,7 @@ Never here: what is said on a topic.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from mesh.errors import LocalProtocolError
@@ -33,6 +33,13 @@ def check(topic: str) -> str:
 def matches(prefix: str, topic: str) -> bool:
     """Say whether a subscription to *prefix* hears *topic*; a final NUL means exactly."""
     return topic == prefix[:-1] if prefix.endswith("\0") else topic.startswith(prefix)
+
+
+def spellings(topic: str) -> Iterator[str]:
+    """Yield every prefix that hears *topic*, the widest first: where thousands are held, looking
+    each of these up is less work than matching them all."""
+    yield from (topic[:end] for end in range(len(topic) + 1))
+    yield topic + "\0"
 
 
 def overlaps(one: str, other: str) -> bool:

@@ -142,22 +142,14 @@ class Handling:
             self.flush()
 
     def _take(self, event: Event, record: Record, skipped: int = 0) -> None:
-        self._count(event)
-        bound = self.bound
-        if event.flags & TOMBSTONE and bound.arguments < 2:
-            return  # a handler that cannot tell an end from a value
-        try:
-            value = self._decode(event.payload)
-        except MeshError as error:
-            self._desk.reject(event.topic, error)
+        arguments = self._prepared(event, record, skipped)
+        if arguments is None:
             return
-        meta = meta_of(event, record.node, record.log_id)
-        if skipped:
-            meta = msgspec.structs.replace(meta, skipped=skipped)
+        bound = self.bound
         if bound.is_async:
-            self._desk.health.drops += not self._desk.enqueue(bound, value, meta)
+            self._desk.health.drops += not self._desk.enqueue(bound, *arguments)
         else:
-            bound.call(*(value, meta)[: bound.arguments])
+            bound.call(*arguments[: bound.arguments])
 
     async def _work(self) -> None:
         """Run a conflating coroutine: while it works, newer events replace those that wait."""
@@ -165,16 +157,24 @@ class Handling:
             await self._wake.wait()
             self._wake.clear()
             for (event, record), skipped in self._newest.take():
-                self._count(event)
-                try:
-                    value = self._decode(event.payload)
-                except MeshError as error:
-                    self._desk.reject(event.topic, error)
-                    continue
-                meta = msgspec.structs.replace(
-                    meta_of(event, record.node, record.log_id), skipped=skipped
-                )
-                await self.bound.call(*(value, meta)[: self.bound.arguments])
+                arguments = self._prepared(event, record, skipped)
+                if arguments is not None:
+                    await self.bound.call(*arguments[: self.bound.arguments])
+
+    def _prepared(
+        self, event: Event, record: Record, skipped: int
+    ) -> tuple[object, EventMeta] | None:
+        """Return what the handler is to get, None if it is to get nothing."""
+        self._count(event)
+        if event.flags & TOMBSTONE and self.bound.arguments < 2:
+            return None  # a handler that cannot tell an end from a value
+        try:
+            value = self._decode(event.payload)
+        except MeshError as error:
+            self._desk.reject(event.topic, error)
+            return None
+        meta = meta_of(event, record.node, record.log_id)
+        return value, msgspec.structs.replace(meta, skipped=skipped) if skipped else meta
 
     def _count(self, event: Event) -> None:
         health = self._desk.health

@@ -16,6 +16,7 @@ from mesh.protocol.envelope import REPLAY, Event
 
 FETCH_TIMEOUT_S: Final = 2.0
 ACK_S: Final = 0.2
+ACK_TIMEOUT_S: Final = 1.0
 TURN: Final = 64  # events applied before the loop gets its turn
 TRIES: Final = 5  # of one event
 RETRY_S: Final = 0.05
@@ -37,7 +38,7 @@ class Hooks:
     start: Callable[[str], tuple[str, int] | None]
     fetch: Callable[[Fetch, float], Awaitable[FetchPage]]
     admits: Callable[[Event], bool]
-    ack: Callable[[Ack], Awaitable[None]]
+    ack: Callable[[Ack, float], Awaitable[None]]
     deliver: Callable[[Event, str], Awaitable[None]]  # event, log_id
     poisoned: Callable[[Event, str, Exception], Awaitable[bool]]
     notice: Callable[[Notice], None]
@@ -161,7 +162,7 @@ class DurableReader:
             if not self.durable or offset == self._acked or self.catchup.stage is HALTED:
                 continue
             try:
-                await self._hooks.ack(Ack(self.catchup.log_id, offset))
+                await self._hooks.ack(Ack(self.catchup.log_id, offset), ACK_TIMEOUT_S)
                 self._acked = offset
             except MeshError:
                 continue  # the next one tells

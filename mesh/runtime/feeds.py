@@ -8,7 +8,7 @@ Never here: finding publishers, the order of durable events.
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
@@ -250,7 +250,7 @@ class Feed:
             self._routes.clear()
         kind = topics.longest(self.record.says, topic)
         held = self._interests
-        sinks = tuple(dict.fromkeys(s for p in _spellings(topic) for s in held.get(p, ())))
+        sinks = tuple(dict.fromkeys(s for p in topics.spellings(topic) for s in held.get(p, ())))
         route = kind is not None or topic == topics.LOG, kind == LASTVALUE, sinks
         self._routes[topic] = route
         return route
@@ -262,12 +262,6 @@ class Feed:
         if topic not in self._strange and len(self._strange) < STRANGE_MAX:
             self._strange.add(topic)
             self._listeners.on_trouble(self.record.node, f"{topic[:60]} is not its own: dropped")
-
-
-def _spellings(topic: str) -> Iterator[str]:
-    """Yield every prefix that hears *topic*: a look-up each, were thousands subscribed."""
-    yield from (topic[:end] for end in range(len(topic) + 1))
-    yield topic + "\0"
 
 
 def _flagged(event: Event, flags: int) -> Event:

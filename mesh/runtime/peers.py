@@ -8,7 +8,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar, cast
 
 import msgspec
 
@@ -18,12 +18,9 @@ from mesh.protocol.access import Access
 from mesh.protocol.catchup import Notice
 from mesh.protocol.control import (
     DURABLE,
-    Ack,
-    Fetch,
     FetchPage,
     Hello,
     Record,
-    Snapshot,
     SnapshotPage,
 )
 from mesh.protocol.envelope import Event
@@ -37,7 +34,8 @@ from mesh.transport.pubsub import Lane
 from mesh.transport.rpc import Requester
 from mesh.transport.sockets import Socket, Sockets
 
-ACK_TIMEOUT_S: Final = 1.0
+T = TypeVar("T")
+
 GAPS_MAX: Final = 1 << 62  # what a false sequence claims must still fit into a heartbeat
 
 
@@ -197,7 +195,7 @@ class Peers:
             Listeners(self._on_gap, self.listeners.on_drained, self.listeners.on_trouble),
             reader=reader,
             durable=durable,
-            ask=partial(self._ask, record.node),
+            ask=partial(self._ask, record.node, "mesh.snapshot", SnapshotPage),
             spawn=self._spawn,
         )
         feed.refused = self._refused(record)
@@ -240,7 +238,7 @@ class Peers:
         return entitled
 
     def _refused(self, record: Record) -> frozenset[int]:
-        """Return the schemas that mean something else there than here; compare each once."""
+        """Return the schemas that mean something else there than here, and say so."""
         refused = frozenset(
             schema
             for schema, theirs in record.schemas.items()
@@ -262,9 +260,9 @@ class Peers:
             return self.readers[node]
         hooks = Hooks(
             start=partial(interest.start, node),
-            fetch=partial(self._fetch, node),
+            fetch=partial(self._ask, node, "mesh.fetch", FetchPage),
             admits=partial(self._admits, node),
-            ack=partial(self._acknowledge, node),
+            ack=partial(self._ask, node, "mesh.ack", type(None)),
             deliver=partial(interest.deliver, node),
             poisoned=partial(interest.poisoned, node),
             notice=partial(interest.notice, node),
@@ -274,11 +272,6 @@ class Peers:
         reader = self.readers[node] = DurableReader(self._loop, node, interest.prefixes, hooks)
         self._spawn(reader.run(), f"follow {node}")
         return reader
-
-    async def _fetch(self, node: str, ask: Fetch, timeout_s: float) -> FetchPage:
-        reply = await self.call("mesh.fetch", envelope.encode_value(ask), timeout_s, node)
-        page: FetchPage = envelope.decode_value(reply, FetchPage)
-        return page
 
     def _admits(self, node: str, event: Event) -> bool:
         """Judge a fetched event by what the role may say: its journal is older than its record."""
@@ -290,13 +283,11 @@ class Peers:
         feed.reject(event.topic)
         return False
 
-    async def _acknowledge(self, node: str, ack: Ack) -> None:
-        await self.call("mesh.ack", envelope.encode_value(ack), ACK_TIMEOUT_S, node)
-
-    async def _ask(self, node: str, ask: Snapshot, timeout_s: float) -> SnapshotPage:
-        reply = await self.call("mesh.snapshot", envelope.encode_value(ask), timeout_s, node)
-        page: SnapshotPage = envelope.decode_value(reply, SnapshotPage)
-        return page
+    async def _ask(
+        self, node: str, method: str, kind: type[T], wish: object, timeout_s: float
+    ) -> T:
+        reply = await self.call(method, envelope.encode_value(wish), timeout_s, node)
+        return cast(T, envelope.decode_value(reply, kind))
 
     def _on_gap(self, node: str, gap: Gap) -> None:
         self.gaps = min(self.gaps + gap.last - gap.first + 1, GAPS_MAX)

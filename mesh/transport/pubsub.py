@@ -124,7 +124,7 @@ class Subscriber:
     """Hear one publisher on one plane, as LinkSync decides.
 
     nid: of the publisher; frames of another are forged and counted. connect: makes a new
-    connected socket. ignored: whether the publisher sent too much that is no frame.
+    connected socket. rejects: what came that is no frame; too much of it silences the link.
     """
 
     def __init__(
@@ -166,6 +166,10 @@ class Subscriber:
         """Ask for a HEAD once more."""
         self._do(self.sync.again(self._loop.time()))
 
+    def reroute(self) -> None:
+        """Ask for the lanes anew."""
+        self._lanes.clear()
+
     def tick(self) -> None:
         """Let time pass; touching the socket also lets libzmq resend subscriptions."""
         now = self._loop.time()
@@ -206,10 +210,6 @@ class Subscriber:
             unchecked=True,
         )
         self._do(self.sync.opened(self._loop.time()))
-
-    def reroute(self) -> None:
-        """Ask for the lanes anew."""
-        self._lanes.clear()
 
     def _on_frame(self, frame: bytes) -> None:
         """Take a frame: the next plain event of a known topic by its lane, any other in full."""

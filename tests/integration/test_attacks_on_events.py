@@ -255,14 +255,16 @@ async def test_a_5_revoked_key_is_out_once_sockets_are_bound_anew_and_others_are
     stage: Stage,
 ) -> None:
     keys = stage.known("analysis")
-    revoked, _ = stage.curve(b"md.", keys=keys)
-    friend, _ = stage.curve(b"md.", keys=stage.known("recorder"))
+    revoked, cut = stage.curve(b"md.", keys=keys)
+    friend, cut_too = stage.curve(b"md.", keys=stage.known("recorder"))
     await stage.hears(revoked)
     await stage.hears(friend)
     del stage.names[raw_key(keys.public)]
     stage.publisher.close()
     sock = stage.sockets.publisher(stage.address, durable=False, tcp=stage.tcp)
     stage.publisher.rebind(sock)
+    for events in (cut, cut_too):  # then all that was under way before is here
+        await until(lambda seen=events: happened(seen, zmq.EVENT_DISCONNECTED))  # type: ignore[misc]  # bound now
     received(revoked), received(friend)
     await stage.hears(friend)
     await until(lambda: stage.auth.zap.refused)
