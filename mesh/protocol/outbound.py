@@ -16,7 +16,6 @@ TOPICS_MAX: Final = 10_000  # a publisher refuses more: memory is bounded
 HEADS_PER_PAGE: Final = 2_000
 HEADS_BYTES: Final = 128 * 1024  # of a page: the frame around it has twice as much
 BEACON_HEADS: Final = 100
-BEACON_HEADS_BYTES: Final = 8 * 1024
 SNAPSHOT_BYTES: Final = 128 * 1024
 # Said by the mesh itself, which must be able to say how a node is that ran out of topics.
 _SYSTEM: Final = frozenset({topics.HEARTBEAT, topics.VIEW, topics.MODE, topics.LOG})
@@ -113,14 +112,14 @@ class Outbound:
 
         Of both, those told longest ago come first, so that in some beacons' time every topic
         is told however many move: a lost last event shows by it, also if its beacon was lost.
-        Bounded in number and bytes.
+        Bounded in number, and to half a frame: the heartbeat has more to tell.
         """
         heads, told = self.heads, self._told
         waiting = [topic for topic in heads if topic not in told]
         moved = [*waiting, *(topic for topic, seq in told.items() if heads[topic] != seq)]
         others = [topic for topic, seq in told.items() if heads[topic] == seq]
         chosen: dict[str, int] = {}
-        left = BEACON_HEADS_BYTES
+        left = self.cap_bytes // 2
         for topic in islice(_in_turn(moved, others), BEACON_HEADS):
             left -= _head_bytes(topic)
             if left < 0:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeAlias
 
-from mesh.errors import Invalid, Unavailable
+from mesh.errors import Invalid, NotFound, Unavailable
 from mesh.protocol.commits import Applied, DeadLetter, Group, GroupCommit, Wish
 from mesh.protocol.control import Ack, Fetch, FetchPage
 from mesh.protocol.envelope import Event
@@ -91,9 +91,10 @@ class DurableLog:
             return FetchPage(journal.log_id, (), 0, journal.first, journal.last)
         if not 0 <= ask.after <= ask.to <= OFFSET_MAX:
             raise Invalid(f"no range: {ask.after} to {ask.to}")
-        if ask.after + 1 < journal.first:  # deleted: first says so
+        try:
+            page = journal.page(ask.after, min(ask.to, self._commits.last), ask.prefixes)
+        except NotFound:  # deleted, perhaps this very moment: first says so
             return FetchPage(journal.log_id, (), ask.after, journal.first, journal.last)
-        page = journal.page(ask.after, min(ask.to, self._commits.last), ask.prefixes)
         return FetchPage(journal.log_id, page.frames, page.through, journal.first, journal.last)
 
     async def ack(self, consumer: str, ack: Ack) -> None:

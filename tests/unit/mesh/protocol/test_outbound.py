@@ -9,7 +9,7 @@ from mesh.errors import LocalProtocolError
 from mesh.protocol import envelope, outbound, topics
 from mesh.protocol.control import Head, StreamHead
 from mesh.protocol.envelope import EVENT_MAX_BYTES, RPC_MAX_BYTES, TOMBSTONE, Event
-from mesh.protocol.outbound import BEACON_HEADS, BEACON_HEADS_BYTES, HEADS_PER_PAGE, Outbound
+from mesh.protocol.outbound import BEACON_HEADS, HEADS_PER_PAGE, Outbound
 
 NID, RUN, CAP_BYTES = 7, 3, 16 * 1024
 
@@ -186,7 +186,17 @@ def test_beacon_is_bounded_in_number_and_bytes() -> None:
     assert len(publisher(*(f"t.{n}" for n in range(1_000))).beacon()) == BEACON_HEADS
     long_names = publisher(*(f"{n:03}".rjust(190, "x") for n in range(100))).beacon()
     assert 5 < len(long_names) < BEACON_HEADS
-    assert len(envelope.encode_value(long_names)) <= BEACON_HEADS_BYTES
+    assert len(envelope.encode_value(long_names)) <= publisher().cap_bytes // 2
+
+
+def test_heartbeat_with_many_long_topics_fits_a_durable_frame() -> None:
+    """Heads of 8 KiB did not, on the durable plane, and a heartbeat ended its node."""
+    out = Outbound(7, 11, 4 * 1024)
+    for number in range(100):
+        out.frame(event(f"t.{number:02}" + "字" * 60))
+    told = out.beacon()
+    assert told
+    assert len(envelope.encode_value(told)) <= out.cap_bytes // 2
 
 
 def test_f11_beacons_tell_every_lost_tail_within_a_few() -> None:
