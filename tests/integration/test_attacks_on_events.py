@@ -110,6 +110,17 @@ class Stage:
         sock.connect(self.address)
         return sock
 
+    async def by_hand(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Return a connection that has greeted as a SUB does, without libzmq."""
+        async with asyncio.timeout(5):
+            reader, writer = await asyncio.open_unix_connection(
+                self.address.removeprefix("ipc://")
+            )
+            writer.write(b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48))
+            writer.write(b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x03SUB")
+            await reader.readuntil(b"READY")
+        return reader, writer
+
     def curve(
         self, *wishes: bytes, keys: CurveKeys, server: CurveKeys | None = None
     ) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
@@ -463,11 +474,8 @@ async def test_a_11_topic_of_a_mebibyte_costs_its_sender_the_connection(stage: S
     friend = stage.client(b"md.")
     await stage.hears(friend)
     # By hand: libzmq's own SUB overflows its stack when it closes with a topic this long.
-    reader, writer = await asyncio.open_unix_connection(stage.address.removeprefix("ipc://"))
-    writer.write(b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48))
-    writer.write(b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x03SUB")
+    reader, writer = await stage.by_hand()
     async with asyncio.timeout(5):
-        await reader.readuntil(b"READY")
         topic = b"\1md." + b"x" * (1 << 20)
         with contextlib.suppress(ConnectionResetError, BrokenPipeError):
             writer.write(b"\x02" + struct.pack(">Q", len(topic)) + topic)
@@ -484,11 +492,8 @@ async def test_a_13_huge_claimed_frame_is_reset_before_memory_is_taken(
 ) -> None:
     friend = stage.client(b"md.")
     await stage.hears(friend)
-    reader, writer = await asyncio.open_unix_connection(stage.address.removeprefix("ipc://"))
-    writer.write(b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48))
-    writer.write(b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x03SUB")
+    reader, writer = await stage.by_hand()
     async with asyncio.timeout(5):
-        await reader.readuntil(b"READY")
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with contextlib.suppress(ConnectionResetError, BrokenPipeError):
             writer.write(b"\x02" + struct.pack(">Q", claimed_bytes))
