@@ -43,7 +43,7 @@ stop: $(VENV)/.ok ## stop the mesh
 	@exec $(BIN)/genesis down
 
 test: $(VENV)/.dev ## run the tests; make test ARGS="-k risk" for some
-	@exec $(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	@exec $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.dev ## check format, rules and types
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

@@ -15,6 +15,17 @@ settings.register_profile("explore", max_examples=2_000, deadline=None)
 settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[1]
+WAITING = ("tests/system/", "tests/chaos/", "tests/integration/")  # longest first
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that wait for processes: those that compute fill the gaps."""
+
+    def turn(item: pytest.Item) -> int:
+        found = (number for number, place in enumerate(WAITING) if item.nodeid.startswith(place))
+        return next(found, len(WAITING))
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session", autouse=True)
