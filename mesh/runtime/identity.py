@@ -65,7 +65,7 @@ class RunLock:
                 pid = _pid_in(descriptor) or "unknown"
                 os.close(descriptor)
                 raise AlreadyRunning(f"{self.path.stem} already runs as pid {pid}")
-            if self._is_current(descriptor):  # not a file that its holder has just removed
+            if _lies_at(self.path, descriptor):  # not a file that its holder has just removed
                 break
             os.close(descriptor)
         os.ftruncate(descriptor, 0)  # before it counts as held: the pid of the last run is void
@@ -73,18 +73,30 @@ class RunLock:
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._descriptor = descriptor
 
+    @property
+    def is_current(self) -> bool:
+        """Say whether the file at our path is still the one we hold."""
+        return self._descriptor >= 0 and _lies_at(self.path, self._descriptor)
+
+    def renew(self, epoch: int, make_place: Callable[[], None]) -> None:
+        """Take the lock anew if its file was removed or replaced; else nothing.
+
+        Raises AlreadyRunning if another run took the name meanwhile: then this one must end.
+        """
+        if self.is_current:
+            return
+        before = self._descriptor
+        self.acquire(make_place)
+        self.note(epoch)
+        os.close(before)
+
     def release(self) -> None:
         """Remove the file and free the lock. Releasing twice is fine."""
         if self._descriptor >= 0:
-            self.path.unlink(missing_ok=True)
+            if self.is_current:  # not that of a run that took the name from us
+                self.path.unlink()
             os.close(self._descriptor)
             self._descriptor = -1
-
-    def _is_current(self, descriptor: int) -> bool:
-        try:
-            return os.fstat(descriptor).st_ino == self.path.stat().st_ino
-        except FileNotFoundError:
-            return False
 
 
 class RunLocks:
@@ -141,6 +153,14 @@ def _records(path: str, pid: int) -> bool:
         return _pid_in(descriptor) == pid and _is_held(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _lies_at(path: Path, descriptor: int) -> bool:
+    """Say whether *descriptor* is of the file that lies at *path* now."""
+    try:
+        return os.fstat(descriptor).st_ino == path.stat().st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _pid_in(descriptor: int) -> int:

@@ -27,6 +27,7 @@ from mesh.runtime.health import rss_bytes
 from mesh.runtime.identity import RunLock, RunLocks, check_name, next_epoch
 from mesh.runtime.keys import load_access, load_keys
 from mesh.runtime.logs import Logs
+from mesh.runtime.premises import Premises
 from mesh.runtime.settings import (
     JournalSettings,
     LogSettings,
@@ -106,7 +107,7 @@ def _run(node: str, component: Callable[[Any], Component], settings: type[Any]) 
             keys,
             mesh.snail_s,
         )
-        process = Process(run, mesh, directory)
+        process = Process(run, mesh, directory, lock)
         return uvloop.run(process.live(component(own)))
     finally:
         lock.release()
@@ -116,8 +117,8 @@ def _run(node: str, component: Callable[[Any], Component], settings: type[Any]) 
 class Process:
     """One run of one node on its event loop."""
 
-    def __init__(self, run: Run, mesh: MeshSettings, directory: Directory) -> None:
-        self._run, self._mesh, self._directory = run, mesh, directory
+    def __init__(self, run: Run, mesh: MeshSettings, directory: Directory, lock: RunLock) -> None:
+        self._run, self._mesh, self._directory, self._lock = run, mesh, directory, lock
         self._node, self._epoch, self._log = run.node, run.epoch, run.log
         self._stop = asyncio.Event()
         self._tested = False
@@ -143,25 +144,34 @@ class Process:
                 finally:
                     bus.cancel()
                     bus.close()
-        except* ConfigError as group:
-            sys.stderr.write(f"genesis {self._node}: {_first(group)}\n")
-            self._log.error("configuration", why=str(_first(group)))
-            code = EXIT_CONFIG
-        except* TooSlow as group:
-            self._log.error("too_slow", why=str(_first(group)))
-            code = EXIT_TOO_SLOW
-        except* StorageError as group:
-            self._log.failure("storage_failed", _first(group))
-            code = EXIT_CRASHED
-        except* Exception as group:  # noqa: BLE001  # whatever ends a node is logged once, here, with its trace
-            self._log.failure("crashed", _first(group))
-            code = EXIT_CRASHED
+        except* Exception as group:  # noqa: BLE001  # whatever ends a node is logged once, here
+            code = self._ended(_first(group))
         door.close()
         await loop.run_in_executor(None, sockets.close)
-        self._directory.withdraw(self._node)
+        if self._lock.is_current:  # else they are of the run that took our name
+            self._directory.withdraw(self._node)
         self._log.info("stopped", exit_code=code)
         self._log.close()
         return code
+
+    def _ended(self, error: BaseException) -> int:
+        """Log what ended the node; return the exit code that tells it."""
+        match error:
+            case ConfigError():
+                sys.stderr.write(f"genesis {self._node}: {error}\n")
+                self._log.error("configuration", why=str(error))
+                return EXIT_CONFIG
+            case TooSlow():
+                self._log.error("too_slow", why=str(error))
+                return EXIT_TOO_SLOW
+            case AlreadyRunning():
+                self._log.error("superseded", why=str(error))
+                return EXIT_ALREADY_RUNNING
+            case StorageError():
+                self._log.failure("storage_failed", error)
+            case _:
+                self._log.failure("crashed", error)
+        return EXIT_CRASHED
 
     def _bus(self, component: Component, sockets: Sockets, tasks: asyncio.TaskGroup) -> Bus:
         bus = Bus(component, self._run, sockets, self._directory, tasks)
@@ -213,12 +223,24 @@ class Process:
             self._log.warning("peer_refused" if kind == "refused" else "door_failed", why=why)
 
     async def _scan(self, bus: Bus) -> None:
-        keys = self._run.keys
+        keys, premises = self._run.keys, Premises(self._lock, bus.record.endpoints)
+        premises.note()
         while True:
             if keys is not None and keys.refresh():
                 bus.rebind()
+                premises.note()
+            if lost := premises.lost():
+                self._move_in(bus, lost)
+                premises.note()
             bus.peers.scan()
             await asyncio.sleep(SCAN_S)
+
+    def _move_in(self, bus: Bus, lost: list[str]) -> None:
+        """Make anew what others find us by. Raises AlreadyRunning if another has our name."""
+        self._log.error("premises_lost", files=", ".join(lost))
+        self._lock.renew(self._epoch, self._directory.make)
+        bus.rebind()
+        self._directory.publish(bus.record)
 
     async def _beat(self, bus: Bus) -> None:
         loop = asyncio.get_running_loop()
