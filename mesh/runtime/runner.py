@@ -229,6 +229,7 @@ class Process:
             if keys is not None and keys.refresh():
                 bus.rebind()
                 premises.note()
+            self._directory.make()  # nobody opens it to others while we live
             if lost := premises.lost():
                 self._move_in(bus, lost)
                 premises.note()

@@ -1,7 +1,8 @@
 """The factory of every ZeroMQ socket, with every option and its reason.
 
-Deny by default: every socket asks the authenticator of its process (see auth) about its peer;
-while there is none, nobody gets in and nobody is reached.
+Deny by default: whatever is bound asks the authenticator of its process (see auth) about each
+peer; while there is none, nobody gets in. What connects does not ask: over TCP the server proves
+its key, over ipc the run directory is ours alone.
 
 Never here: the meaning of messages. Nothing else makes sockets.
 """
@@ -41,6 +42,13 @@ _COMMON: Final[dict[int, int | bytes]] = {
     zmq.BACKLOG: 256,  # every node connects at start-up at once
     zmq.TCP_KEEPALIVE: 1,  # a dead NAT entry shows
     zmq.TCP_MAXRT: 5000,  # ms unacknowledged data waits; the kernel's default is 15 minutes
+}
+
+# Only for what is bound. A session that connects keeps its pipe to the authenticator over its
+# reconnections, and libzmq 4.3.5 aborts the process ("Transport endpoint is not connected",
+# zap_client.cpp) if it greets again while its socket, or the authenticator, is being closed
+# (libzmq#2476). An accepted session asks once in its life.
+_ASKING: Final[dict[int, int | bytes]] = {
     zmq.ZAP_DOMAIN: ZAP_DOMAIN,  # without a domain NULL is not asked about
     zmq.ZAP_ENFORCE_DOMAIN: 1,  # without a handler libzmq would let everybody in
 }
@@ -134,7 +142,7 @@ class Sockets:
         No subscription counts before its frame was received and, ahead of the next recv,
         granted by setsockopt(SUBSCRIBE, topic). tcp: a second address, under CURVE.
         """
-        sock = self._make(zmq.XPUB, SUBSCRIPTION_MAX_BYTES)
+        sock = self._make(zmq.XPUB, SUBSCRIPTION_MAX_BYTES, asks=True)
         sock.setsockopt(zmq.XPUB_MANUAL, 1)  # each peer gets what was granted to it, no more
         sock.setsockopt(zmq.XPUB_VERBOSE, 1)  # every probe is seen, also a repeated one
         sock.setsockopt(zmq.SNDHWM, 16_384 if durable else 4_096)
@@ -144,7 +152,7 @@ class Sockets:
 
     def subscriber(self, *, durable: bool, server_key: bytes | None = None) -> "zmq.Socket[bytes]":
         """Return a SUB for one publisher; connect it by :meth:`connect`. server_key: Z85."""
-        sock = self._make(zmq.SUB, EVENT_IN_MAX_BYTES)
+        sock = self._make(zmq.SUB, EVENT_IN_MAX_BYTES, asks=False)
         sock.setsockopt(zmq.SNDHWM, 0)  # at 1000 subscriptions beyond that vanish
         sock.setsockopt(zmq.RCVHWM, 8_192 if durable else 4_096)
         self._expect(sock, server_key)
@@ -152,7 +160,7 @@ class Sockets:
 
     def responder(self, address: str, *, tcp: str | None = None) -> "zmq.Socket[bytes]":
         """Return a bound ROUTER. tcp: a second address, under CURVE."""
-        sock = self._make(zmq.ROUTER, REQUEST_IN_MAX_BYTES)
+        sock = self._make(zmq.ROUTER, REQUEST_IN_MAX_BYTES, asks=True)
         sock.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a dead peer is an error, not silence
         sock.setsockopt(zmq.ROUTER_HANDOVER, 0)  # nobody takes over another's replies
         sock.setsockopt(zmq.SNDHWM, 256)
@@ -162,7 +170,7 @@ class Sockets:
 
     def requester(self, address: str, *, server_key: bytes | None = None) -> "zmq.Socket[bytes]":
         """Return a connected DEALER. It has no routing id: duplicates lose messages."""
-        sock = self._make(zmq.DEALER, REQUEST_IN_MAX_BYTES)
+        sock = self._make(zmq.DEALER, REQUEST_IN_MAX_BYTES, asks=False)
         sock.setsockopt(zmq.IMMEDIATE, 1)  # nothing queues for the dead
         sock.setsockopt(zmq.SNDHWM, 256)
         sock.setsockopt(zmq.RCVHWM, 256)
@@ -180,7 +188,7 @@ class Sockets:
         """Return a client that must be refused, at the door of a server that asks as all do."""
         address = f"ipc://@genesis-{getpid()}-{next(self._strangers)}"  # abstract: leaves no file
         key = CurveKeys.make()
-        server = self._make(zmq.DEALER, REQUEST_IN_MAX_BYTES)
+        server = self._make(zmq.DEALER, REQUEST_IN_MAX_BYTES, asks=True)
         events = server.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_SUCCEEDED
             | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -190,7 +198,7 @@ class Sockets:
         self._open.append(events)
         _guard(server, key)
         server.bind(address)
-        client = self._make(zmq.DEALER, REQUEST_IN_MAX_BYTES)
+        client = self._make(zmq.DEALER, REQUEST_IN_MAX_BYTES, asks=False)
         _present(client, CurveKeys.make(), key.public)
         client.connect(address)
         return Stranger(server, client, events)
@@ -203,10 +211,11 @@ class Sockets:
         self._ends.clear()
         self._context.term()
 
-    def _make(self, kind: int, message_max_bytes: int) -> "zmq.Socket[bytes]":
+    def _make(self, kind: int, message_max_bytes: int, *, asks: bool) -> "zmq.Socket[bytes]":
         self._open = [sock for sock in self._open if not sock.closed]
         sock = self._context.socket(kind)
-        for option, value in _COMMON.items():
+        asking = _ASKING if asks else {}
+        for option, value in (_COMMON | asking).items():
             sock.setsockopt(option, value)
         sock.setsockopt(zmq.MAXMSGSIZE, message_max_bytes)  # unset, one frame may be 200 MiB
         self._open.append(sock)

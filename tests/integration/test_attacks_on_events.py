@@ -367,33 +367,6 @@ async def test_a_29_other_uid_is_refused_also_where_the_directory_was_loosened(
     await stage.hears(friend)
 
 
-async def test_a_subscriber_refuses_a_publisher_that_is_not_of_our_uid(stage: Stage) -> None:
-    other = Sockets()
-    whose = Door(uids=frozenset({os.getuid() + 1}))  # as if the publisher were another's
-    auth = Authenticator(asyncio.get_running_loop(), other, whose)
-    sock = other.subscriber(durable=False)
-    sock.setsockopt(zmq.SUBSCRIBE, b"md.")
-    other.connect(sock, stage.address)
-    friend = stage.client(b"md.")
-    await until(lambda: auth.zap.refused)
-    await stage.hears(friend)
-    assert not sock.poll(0)
-    auth.close()
-    other.close()
-
-
-async def test_a_7_a_subscriber_knows_whose_process_a_frame_came_from(stage: Stage) -> None:
-    other = Sockets()
-    auth = Authenticator(asyncio.get_running_loop(), other, Door(lambda pid: "market_data"))
-    sock = other.subscriber(durable=False)
-    sock.setsockopt(zmq.SUBSCRIBE, b"md.")
-    other.connect(sock, stage.address)
-    await stage.hears(sock)
-    assert user_of(sock.recv(copy=False)) == "market_data"
-    auth.close()
-    other.close()
-
-
 async def test_self_test_passes_beside_a_working_publisher(stage: Stage) -> None:
     await refuse_strangers(stage.sockets)
 

@@ -402,7 +402,7 @@ NO_FRAMES = {
     "a16_topic_that_is_no_utf8": frame(topic=b"t.tick.\xff\xfe"),
     "a18_newer_wire": frame(wire=2),
     "a18_must_understand": frame(flags=1 << 8),
-    "forged_sender": frame(nid=7),
+    "a7_forged_sender": frame(nid=7),
 }
 NO_PAYLOADS = {
     "a15_empty": b"",

@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,17 @@ def test_a28_socket_put_in_place_of_ours_is_removed_and_told_of(home: Home) -> N
     assert "premises_lost" in (home.path / "logs/error.log").read_text()
     newest = home.newest("speaker")
     until(lambda: home.newest("early") > newest)
+
+
+def test_run_directory_opened_to_others_is_closed_again(home: Home) -> None:
+    home.up("speaker", "counter", per_s=PER_S)
+    for path in (home.run, home.run / "genesis"):
+        path.chmod(0o777)
+    until(
+        lambda: (
+            {stat.S_IMODE(p.stat().st_mode) for p in (home.run, home.run / "genesis")} == {0o700}
+        )
+    )
 
 
 def test_run_whose_name_was_taken_ends_and_takes_nothing_with_it(home: Home) -> None:

@@ -1,11 +1,17 @@
 """Sockets: TCP needs keys, secrets do not show, what is made is closed."""
 
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import zmq
 
 from mesh.errors import ConfigError, LocalProtocolError
+from mesh.runtime.settings import ROOT
 from mesh.transport.sockets import CurveKeys, Sockets, bound_address, raw_key
 
 
@@ -51,15 +57,73 @@ def test_one_socket_takes_null_over_ipc_and_curve_over_tcp() -> None:
     sockets.close()
 
 
-def test_every_socket_asks_the_authenticator(sockets: Sockets) -> None:
+def test_every_bound_socket_asks_the_authenticator(sockets: Sockets) -> None:
     for sock in (
         sockets.publisher("ipc://@genesis-test-asks-e", durable=False),
         sockets.responder("ipc://@genesis-test-asks-r"),
-        sockets.subscriber(durable=False),
-        sockets.requester("ipc://@genesis-test-asks-r"),
+        sockets.stranger().server,
     ):
         assert sock.get_string(zmq.ZAP_DOMAIN).rstrip("\0") == "genesis"
         assert sock.getsockopt(zmq.ZAP_ENFORCE_DOMAIN) == 1
+
+
+def test_closing_a_socket_while_it_greets_again_does_not_abort_the_process(
+    tmp_path: Path,
+) -> None:
+    program = "from tests.unit.mesh.transport.test_sockets import reconnect; reconnect()"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def reconnect() -> None:
+    """Close sockets at any moment of their reconnection; libzmq once aborted within a second."""
+    own, other = Sockets(), zmq.Context()
+    door = own.zap()
+    ending = threading.Event()
+    clerk = threading.Thread(target=admit, args=(door, ending))
+    clerk.start()
+    address = f"ipc://{Path.cwd()}/s"
+    for turn in range(50):
+        server = bound(other, address)
+        for sock in (socks := [own.subscriber(durable=False) for _ in range(30)]):
+            sock.setsockopt(zmq.RECONNECT_IVL, 1)
+            sock.setsockopt(zmq.SUBSCRIBE, b"")
+            own.connect(sock, address)
+        server.poll(1_000)  # they are here
+        server.close()
+        server = bound(other, address)
+        server.poll(turn % 5)
+        for sock in socks:
+            sock.close()
+        server.close()
+    ending.set()
+    clerk.join()
+    own.close()
+    other.term()
+
+
+def bound(context: "zmq.Context[zmq.Socket[bytes]]", address: str) -> "zmq.Socket[bytes]":
+    """Return a publisher that nobody authenticates, bound as soon as the old one is gone."""
+    sock = context.socket(zmq.XPUB)
+    sock.setsockopt(zmq.LINGER, 0)
+    sock.bind(address)
+    return sock
+
+
+def admit(door: "zmq.Socket[bytes]", ending: threading.Event) -> None:
+    """Let everybody in."""
+    while not ending.is_set():
+        if door.poll(20):
+            peer, delimiter, *parts = door.recv_multipart()
+            door.send_multipart([peer, delimiter, b"1.0", parts[1], b"200", b"", b"somebody", b""])
 
 
 def test_what_could_not_be_bound_is_closed_with_the_rest(sockets: Sockets) -> None:
