@@ -9,14 +9,14 @@ therefore sends an index before the records of a group: it names the topic of ev
 and whoever hears it knows which records must follow. Whatever does not follow was lost.
 
 While FETCHING live records wait in a buffer behind the target; when the target is reached
-they follow. Records are handed out by take() one at a time and confirmed by done(): when
-the consumer is slow nothing is asked for, so the owner's journal is the queue.
+they follow. Records are handed out by take(), or some at once by take_run(), and confirmed by
+done(): when the consumer is slow nothing is asked for, so the owner's journal is the queue.
 
 Never here: I/O, the journal, decoding.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final, Generic, TypeAlias, TypeVar
@@ -99,8 +99,8 @@ class CatchUp(Generic[Item]):
     target: int = 0  # to be fetched up to here; what lies behind comes live
     announced: int = 0  # offsets up to here are accounted for: fetched, or named by an index
     first: int = 1  # the oldest offset that the owner keeps
-    taken: int = 0  # being applied right now
     overflows: int = 0
+    taken: deque[tuple[int, Item]] = field(default_factory=deque)  # being applied right now
     ready: deque[tuple[int, Item]] = field(default_factory=deque)
     buffer: deque[tuple[int, Item]] = field(default_factory=deque)
     due: deque[int] = field(default_factory=deque)  # named by an index, not here yet
@@ -231,17 +231,42 @@ class CatchUp(Generic[Item]):
 
     def take(self) -> tuple[int, Item] | None:
         """Return the next record to apply, None if there is none now. Apply it, then done()."""
-        while self.ready:
-            offset, item = self.ready.popleft()
+        run = self.take_run(1, lambda first, item: False)
+        return run[0] if run else None
+
+    def take_run(
+        self, most: int, joins: Callable[[Item, Item], bool]
+    ) -> Sequence[tuple[int, Item]]:
+        """Return the next record and, up to *most*, those behind it to be applied with it.
+
+        joins(first, item) says whether the item may go with the first. Nothing comes while
+        another run is being applied. Apply them in order, then done() with the last offset.
+        """
+        if self.taken:
+            return ()
+        while self.ready and len(self.taken) < most:
+            offset, item = self.ready[0]
             if offset > self.applied:
-                self.taken = offset
-                return offset, item
-        return None
+                if self.taken and not joins(self.taken[0][1], item):
+                    break
+                self.taken.append((offset, item))
+            self.ready.popleft()
+        return tuple(self.taken)
 
     def done(self, offset: int) -> None:
-        """Learn that the effect of *offset* is stored; of another journal's it means nothing."""
-        if offset == self.taken:
-            self.applied, self.taken = max(self.applied, offset), 0
+        """Learn that the effects of what was taken are stored, up to *offset*.
+
+        What was not taken, or was of another journal, is not confirmed by it.
+        """
+        if self.taken and offset <= self.taken[-1][0]:
+            while self.taken and self.taken[0][0] <= offset:
+                self.applied = self.taken.popleft()[0]
+
+    def give_back(self) -> None:
+        """Learn that what was taken is not applied yet: it comes out again, first."""
+        if self.stage is not HALTED:
+            self.ready.extendleft(reversed(self.taken))
+        self.taken.clear()
 
     def confirm(self) -> int:
         """Return the offset up to which nothing is left to apply: also what others only said."""
@@ -278,8 +303,9 @@ class CatchUp(Generic[Item]):
         assert self.target <= self.announced
         assert self.stage is not LIVE or (self.position >= self.target and not self.buffer)
         assert len(self.buffer) <= BUFFER_MAX
-        offsets = [offset for offset, _ in (*self.ready, *self.buffer)]
+        offsets = [offset for offset, _ in (*self.taken, *self.ready, *self.buffer)]
         assert offsets == sorted(set(offsets))
+        assert not self.taken or self.taken[0][0] > self.applied
         assert all(offset > self.target for offset, _ in self.buffer)
         assert all(after >= self.position for after in (*self._asked, *self._pages))
 
@@ -327,7 +353,7 @@ class CatchUp(Generic[Item]):
 
     def _restart(self) -> None:
         self.applied = self.position = self.target = self.announced = 0
-        self.taken = 0
+        self.taken.clear()
         self._clear()
 
     def _clear(self) -> None:

@@ -43,6 +43,7 @@ class Record(Message, frozen=True):
     tcp: dict[str, str] = {}  # plane to the address that other hosts use
     host_id: str = ""
     schemas: dict[int, tuple[int, ...]] = {}  # schema to a fingerprint per field
+    key: str = ""  # its CURVE key, Z85: says which of the authorized ones this run has
 
 
 class StreamHead(Message, frozen=True):

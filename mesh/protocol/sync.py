@@ -137,6 +137,10 @@ class LinkSync:
         self.state, self.tries, self.probe = SYNCING, 0, b""
         return [*(Subscribe(prefix) for prefix in sorted(self.prefixes)), self._probe(now)]
 
+    def moved(self) -> list[Effect]:
+        """Learn that the publisher is elsewhere now, or has another key: the socket is no use."""
+        return [] if self.state is IDLE else [Open()]
+
     def again(self, now: float) -> list[Effect]:
         """Ask for a HEAD once more; for an owner who wants to know."""
         return [] if self.state in (IDLE, BAD) else [self._probe(now)]

@@ -4,11 +4,11 @@ Never here: decisions about gaps (mesh.protocol.catchup), the storing of offsets
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from mesh.errors import MeshError, StorageError
+from mesh.errors import MeshError, StorageError, Unavailable
 from mesh.protocol import envelope, topics
 from mesh.protocol.catchup import HALTED, CatchUp, Notice, Range
 from mesh.protocol.control import Ack, Fetch, FetchPage, Head, LogIndex, StreamHead
@@ -17,11 +17,14 @@ from mesh.protocol.envelope import REPLAY, Event
 FETCH_TIMEOUT_S: Final = 2.0
 ACK_S: Final = 0.2
 ACK_TIMEOUT_S: Final = 1.0
+BATCH_MAX: Final = 256  # events that a handler gets at once
 TURN: Final = 64  # events applied before the loop gets its turn
 TRIES: Final = 5  # of one event
 RETRY_S: Final = 0.05
+RETRY_S_MAX: Final = 1.0
 
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None], str], object]
+Run: TypeAlias = Sequence[tuple[int, Event]]  # offsets and events that are applied together
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +33,21 @@ class Hooks:
 
     start(log_id) is the log and the offset to begin behind, None for "from now on".
     admits(event) says whether a fetched event is the publisher's to say; it may raise
-    MeshError, then the fetch counts as failed. deliver is awaited for each event in turn.
-    poisoned is awaited when an event failed five times; it returns whether to go on behind it.
-    notice tells of resets, holes and halts.
+    MeshError, then the fetch counts as failed. joins(first, event) says whether an event may
+    be delivered together with the first. deliver is awaited for what goes together, in turn;
+    several that fail are delivered again one by one. poisoned is awaited when a single event
+    failed five times; it returns whether to go on behind it. trouble tells of failures that
+    are tried again, by a constant name; notice of resets, holes and halts.
     """
 
     start: Callable[[str], tuple[str, int] | None]
     fetch: Callable[[Fetch, float], Awaitable[FetchPage]]
     admits: Callable[[Event], bool]
     ack: Callable[[Ack, float], Awaitable[None]]
-    deliver: Callable[[Event, str], Awaitable[None]]  # event, log_id
+    joins: Callable[[Event, Event], bool]
+    deliver: Callable[[Sequence[Event], str], Awaitable[None]]  # events, log_id
     poisoned: Callable[[Event, str, Exception], Awaitable[bool]]
+    trouble: Callable[[str, Event, Exception], None]
     notice: Callable[[Notice], None]
     dice: Callable[[], float]
     spawn: Spawn
@@ -57,6 +64,7 @@ class DurableReader:
         self.durable = False  # the owner stores offsets: acknowledge them
         self._wake = asyncio.Event()
         self._acked = -1
+        self._singly = 0  # up to this offset events are delivered one by one
 
     @property
     def lag(self) -> int:
@@ -92,23 +100,21 @@ class DurableReader:
             self._wake.set()
 
     async def run(self) -> None:
-        """Apply what comes, for ever. Cancelling is safe between two events."""
+        """Apply what comes, for ever. Cancelling is safe between two deliveries."""
         self._hooks.spawn(self._acknowledge(), f"acknowledge to {self.node}")
-        applied = 0
+        catchup, since_turn = self.catchup, 0
         while True:
-            for asked in self.catchup.asks(self._loop.time()):
+            for asked in catchup.asks(self._loop.time()):
                 self._hooks.spawn(self._fetch(asked), f"fetch of {self.node}")
-            taken = self.catchup.take()
-            if taken is None:
+            most = 1 if catchup.applied < self._singly else BATCH_MAX
+            run = catchup.take_run(most, self._hooks.joins)
+            if not run:
                 await self._idle()
                 continue
-            offset, event = taken
-            if await self._apply(event):
-                self.catchup.done(offset)
-            else:
-                self.catchup.halt()
-            applied += 1
-            if applied % TURN == 0:
+            await self._apply(run)
+            since_turn += len(run)
+            if since_turn >= TURN:
+                since_turn = 0
                 await asyncio.sleep(0)
 
     async def _idle(self) -> None:
@@ -121,20 +127,53 @@ class DurableReader:
         except TimeoutError:
             return
 
-    async def _apply(self, event: Event) -> bool:
-        """Deliver *event*, five times at most; return whether to go on behind it."""
-        log_id = self.catchup.log_id  # of the log it was taken from, whatever is heard meanwhile
-        for attempt in range(TRIES):
+    async def _apply(self, run: Run) -> None:
+        """Deliver *run*; if that fails, let what is in it come again one by one."""
+        catchup, (_, first), (last, _) = self.catchup, run[0], run[-1]
+        log_id = catchup.log_id  # of the log it was taken from, whatever is heard meanwhile
+        failure = await self._failure([event for _, event in run], log_id)
+        if failure is None:
+            catchup.done(last)
+        elif len(run) > 1:  # which of them it is shows then
+            self._hooks.trouble("batch_failed", first, failure)
+            self._singly = last
+            catchup.give_back()
+        elif await self._hooks.poisoned(first, log_id, failure):
+            catchup.done(last)
+        else:
+            catchup.halt()
+
+    async def _failure(self, events: list[Event], log_id: str) -> Exception | None:
+        """Deliver *events*, a single one five times at most; return why in vain, if so."""
+        failure = None
+        for attempt in range(TRIES if len(events) == 1 else 1):
+            failure = await self._delivered(events, log_id)
+            if failure is None:
+                break
+            await asyncio.sleep(RETRY_S * 2**attempt)
+        return failure
+
+    async def _delivered(self, events: list[Event], log_id: str) -> Exception | None:
+        """Return why *events* could not be applied, None if they were.
+
+        What is only Unavailable, a full disk or a node that is away, is waited for: it says
+        nothing against the events.
+        """
+        pause_s = RETRY_S
+        while True:
             try:
-                await self._hooks.deliver(event, log_id)
+                await self._hooks.deliver(events, log_id)
             except StorageError:
                 raise  # the disk failed: the node ends and recovers from what is on it
+            except Unavailable as error:
+                if pause_s == RETRY_S:  # once per episode
+                    self._hooks.trouble("stream_waits", events[0], error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, RETRY_S_MAX)
             except Exception as error:  # noqa: BLE001  # a handler's bug or a bad record: the stream decides
-                failure = error
-                await asyncio.sleep(RETRY_S * 2**attempt)
+                return error
             else:
-                return True
-        return await self._hooks.poisoned(event, log_id, failure)
+                return None
 
     async def _fetch(self, asked: Range) -> None:
         catchup = self.catchup
@@ -170,6 +209,7 @@ class DurableReader:
     def _tell(self, notices: list[Notice]) -> None:
         for notice in notices:
             self._acked = -1
+            self._singly = 0  # it may have been of another log
             self._hooks.notice(notice)
 
 

@@ -71,6 +71,7 @@ class RequestMark:
     method: str
     timeout_s: float
     writes: bool = False
+    at_once: bool = False
 
 
 def event(
@@ -89,6 +90,11 @@ def event(
 
     durable asks for every event of the publishers' journals, at least once and in order. One
     that fails five times becomes a dead letter; with halt the stream stops there instead.
+    What raises Unavailable is tried again until it does not. With batch the handler gets a
+    list of payloads: what is at hand of its topics, 256 at most and often one, and the
+    EventMeta of the last, which `commit(applied=meta)` stores for all of them; annotated
+    list[EventMeta] the second parameter gets each. When a batch fails its events come again
+    one by one, so that only the bad one is put aside.
 
     For the others: conflate gives only the newest event per topic (or conflation key) when
     the handler is slower than the stream; batch gives a list of payloads, all that one drain
@@ -96,8 +102,8 @@ def event(
     when that lasts snail_s of [mesh] the node ends and begins anew. A tombstone reaches only
     handlers that take EventMeta; its payload is the last value.
     """
-    if durable and (conflate or batch or max_age_s is not None):
-        raise LocalProtocolError(f"{prefix}: a durable event is neither skipped nor batched")
+    if durable and (conflate or max_age_s is not None):
+        raise LocalProtocolError(f"{prefix}: a durable event is never skipped")
     kind = EventMark(prefix, durable, halt, conflate, batch, max_age_s)
 
     def mark(handler: Handler) -> Handler:
@@ -109,15 +115,22 @@ def event(
 
 
 def request(
-    method: str, *, timeout_s: float = REQUEST_TIMEOUT_S, writes: bool = False
+    method: str,
+    *,
+    timeout_s: float = REQUEST_TIMEOUT_S,
+    writes: bool = False,
+    at_once: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Let a method answer requests of this name; types come from its annotations.
 
+    An answer waits until all that the node had decided before it is on disk, for it may tell
+    of that, and a crash would make it untrue. at_once: it tells of nothing a commit under way
+    could still take back, so it is given also while such a commit waits for space.
     writes: it commits; while the disk is full it is refused before it decides anything.
     """
 
     def mark(handler: Handler) -> Handler:
-        handler.request_mark = RequestMark(method, timeout_s, writes)  # type: ignore[attr-defined]  # as above
+        handler.request_mark = RequestMark(method, timeout_s, writes, at_once)  # type: ignore[attr-defined]  # as above
         return handler
 
     return mark
@@ -131,6 +144,7 @@ class Bound:
     kind: Any  # type of the payload; None: whatever MessagePack holds
     arguments: int  # 1: payload alone, 2: also EventMeta or the caller's name
     is_async: bool
+    every_meta: bool = False  # the second parameter wants the EventMeta of each in a batch
 
 
 def bind(handler: Callable[..., Any], *, batch: bool = False) -> Bound:
@@ -145,4 +159,5 @@ def bind(handler: Callable[..., Any], *, batch: bool = False) -> Bound:
         None if kind in (Any, object) else kind,
         len(parameters),
         inspect.iscoroutinefunction(handler),
+        batch and len(parameters) > 1 and typing.get_origin(hints.get(parameters[1])) is list,
     )

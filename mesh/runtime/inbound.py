@@ -1,16 +1,17 @@
 """Inbound: what the marks on a component's methods ask for, bound to the mesh.
 
-A durable event is delivered in turn and tried again when it fails; what goes on failing is
-put aside or stops its stream.
+Durable events are delivered in turn, to handlers that want it some at once, and tried again
+when they fail; what goes on failing is put aside or stops its stream.
 
 Never here: sockets, the handling of other events (dispatch).
 """
 
-from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol
 
 from mesh.clock import wall_ns
-from mesh.errors import MeshError
+from mesh.errors import LocalProtocolError, MeshError
 from mesh.protocol import envelope, topics
 from mesh.protocol.catchup import Notice
 from mesh.protocol.commits import Applied, DeadLetter
@@ -23,7 +24,33 @@ from mesh.runtime.logs import Logs
 from mesh.runtime.peers import DurableInterest, Peers
 from mesh.runtime.streams import DurableLog
 
-Routes: TypeAlias = list[tuple[str, Bound, Callable[[bytes], Any]]]
+TOPICS_MAX: Final = 10_000  # whose routes are remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way of durable events to one handler."""
+
+    mark: EventMark
+    bound: Bound
+    decode: Callable[[bytes], Any]
+
+    def arguments(self, events: Sequence[Event], metas: list[EventMeta]) -> tuple[Any, ...]:
+        """Return what the handler is to get; without batch there is one event."""
+        values = [self.decode(event.payload) for event in events]
+        given = (
+            (values, metas if self.bound.every_meta else metas[-1])
+            if self.mark.batch
+            else (values[0], metas[0])
+        )
+        return given[: self.bound.arguments]
+
+
+class Routes(NamedTuple):
+    """All ways of a topic; together: its events may be delivered as a batch."""
+
+    ways: tuple[Route, ...]
+    together: bool
 
 
 class Process(Protocol):
@@ -58,7 +85,8 @@ class Inbound:
             for name in dir(type(component))
             for mark in getattr(getattr(type(component), name), "event_marks", ())
         ]
-        self._routes: Routes = []
+        self._ways: list[Route] = []
+        self._routes: dict[str, Routes] = {}  # by topic
 
     @property
     def durable(self) -> bool:
@@ -70,16 +98,23 @@ class Inbound:
         process = self._process
         for mark, handler in self._marks:
             if mark.durable:
-                bound = bind(handler)
-                self._routes.append((mark.prefix, bound, envelope.decoder(bound.kind)))
-        if self._routes:
-            prefixes = tuple(dict.fromkeys(prefix for prefix, _, _ in self._routes))
+                bound = bind(handler, batch=mark.batch)
+                self._ways.append(Route(mark, bound, envelope.decoder(bound.kind)))
+        if self._ways:
             process.peers.follow(
-                DurableInterest(prefixes, self._start, self._deliver, self._poisoned, self._notice)
+                DurableInterest(
+                    tuple(dict.fromkeys(way.mark.prefix for way in self._ways)),
+                    start=self._start,
+                    joins=self._joins,
+                    deliver=self._deliver,
+                    poisoned=self._poisoned,
+                    trouble=self._trouble,
+                    notice=self._notice,
+                )
             )
         for mark, handler in self._marks:
             if not mark.durable:
-                handling = Handling(bind(handler, batch=mark.batch), mark, process)
+                handling = Handling(_live(mark, handler), mark, process)
                 process.paces.add(handling)
                 process.peers.subscribe(mark.prefix, handling.sink(), handling.lane())
 
@@ -90,19 +125,34 @@ class Inbound:
         offset = self._component.applied_offset(node, log_id)
         return None if offset is None else (log_id, offset)
 
-    async def _deliver(self, node: str, event: Event, log_id: str) -> None:
-        self._process.health.events_in += 1
-        meta = meta_of(event, node, log_id)
-        for prefix, bound, decode in self._routes:
-            if topics.matches(prefix, event.topic):
-                result = bound.call(*(decode(event.payload), meta)[: bound.arguments])
-                if result is not None:
-                    await result
+    def _of(self, topic: str) -> Routes:
+        routes = self._routes.get(topic)
+        if routes is None:
+            if len(self._routes) >= TOPICS_MAX:
+                self._routes.clear()
+            ways = tuple(way for way in self._ways if topics.matches(way.mark.prefix, topic))
+            routes = self._routes[topic] = Routes(ways, all(way.mark.batch for way in ways))
+        return routes
+
+    def _joins(self, first: Event, event: Event) -> bool:
+        """Say whether *event* may go with *first*: to the same handlers, which take batches."""
+        routes = self._of(first.topic)
+        return routes.together and (event.topic == first.topic or self._of(event.topic) == routes)
+
+    async def _deliver(self, node: str, events: Sequence[Event], log_id: str) -> None:
+        self._process.health.events_in += len(events)
+        ways = self._of(events[0].topic).ways
+        every = any(way.bound.every_meta for way in ways)
+        metas = [meta_of(event, node, log_id) for event in (events if every else events[-1:])]
+        for way in ways:
+            result = way.bound.call(*way.arguments(events, metas))
+            if result is not None:
+                await result
 
     async def _poisoned(self, node: str, event: Event, log_id: str, error: Exception) -> bool:
         """Decide about an event that failed again and again: stop there, or put it aside."""
         log, topic, offset = self._process.log, event.topic, event.offset
-        if any(mark.halt and topics.matches(mark.prefix, topic) for mark, _ in self._marks):
+        if any(way.mark.halt for way in self._of(topic).ways):
             log.failure("stream_halted", error, publisher=node, topic=topic, offset=offset)
             return False
         letter = DeadLetter(
@@ -118,9 +168,16 @@ class Inbound:
             dead=(letter,),
             applied=(Applied(node, log_id, offset),),
             patient=True,
+            decided=False,
         )
         log.failure("dead_letter", error, publisher=node, topic=topic, offset=offset)
         return True
+
+    def _trouble(self, node: str, what: str, event: Event, error: Exception) -> None:
+        """Tell of events that are tried again."""
+        self._process.log.warning(
+            what, publisher=node, topic=event.topic, offset=event.offset, why=repr(error)[:500]
+        )
 
     def _notice(self, node: str, notice: Notice) -> None:
         """Tell of a journal that is not what it was; a human must look."""
@@ -128,3 +185,11 @@ class Inbound:
         kind = type(notice).__name__.lower()
         self._process.log.error("log_notice", kind=kind, publisher=node, **facts)
         self._component.on_log_notice(node, notice)
+
+
+def _live(mark: EventMark, handler: Callable[..., Any]) -> Bound:
+    """Bind a handler of events that are not durable. Raises LocalProtocolError."""
+    bound = bind(handler, batch=mark.batch)
+    if bound.every_meta:
+        raise LocalProtocolError(f"{mark.prefix}: only a durable batch has the EventMeta of each")
+    return bound

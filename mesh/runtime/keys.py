@@ -117,6 +117,11 @@ class Keyring:
     _by_key: dict[bytes, str] = field(default_factory=dict)
 
     @property
+    def public(self) -> str:
+        """Return the public half of our pair in Z85, empty without one."""
+        return "" if self.pair is None else self.pair.public.decode()
+
+    @property
     def roles(self) -> Mapping[str, str]:
         """Return the roles that the file assigns, by node."""
         return {node: entry.role for node, entry in self._authorized.nodes.items() if entry.role}

@@ -5,10 +5,10 @@ Never here: what events mean, the own node's publishers.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar, cast
+from typing import Final, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -30,11 +30,13 @@ from mesh.runtime.directory import Directory, host_id
 from mesh.runtime.durable import DurableReader, Hooks, Spawn
 from mesh.runtime.feeds import EventSink, Feed, Listeners
 from mesh.runtime.keys import Keyring
-from mesh.transport.pubsub import Lane
+from mesh.transport.lanes import Lane
 from mesh.transport.rpc import Requester
 from mesh.transport.sockets import Socket, Sockets
 
 T = TypeVar("T")
+
+Place: TypeAlias = tuple[str, bytes | None]  # address, the key that must answer there
 
 GAPS_MAX: Final = 1 << 62  # what a false sequence claims must still fit into a heartbeat
 
@@ -45,8 +47,10 @@ class DurableInterest:
 
     prefixes: tuple[str, ...]
     start: Callable[[str, str], tuple[str, int] | None]  # (node, log_id) to where to begin
-    deliver: Callable[[str, Event, str], Awaitable[None]]  # node, event, log_id
+    joins: Callable[[Event, Event], bool]
+    deliver: Callable[[str, Sequence[Event], str], Awaitable[None]]  # node, events, log_id
     poisoned: Callable[[str, Event, str, Exception], Awaitable[bool]]
+    trouble: Callable[[str, str, Event, Exception], None]
     notice: Callable[[str, Notice], None]
 
 
@@ -78,7 +82,7 @@ class Peers:
         self.keys: Keyring | None = None
         self.gaps = 0
         self._host = host_id()
-        self._requesters: dict[str, Requester] = {}
+        self._requesters: dict[str, tuple[Place, Requester]] = {}
         self._interests: list[tuple[str, EventSink]] = []
         self._lanes: dict[EventSink, Lane] = {}
         self._durable: DurableInterest | None = None
@@ -115,13 +119,7 @@ class Peers:
 
         Raises NoService if nobody is known to serve it, else what Requester.call raises.
         """
-        record = self._serving(method, target)
-        requester = self._requesters.get(record.node)
-        if requester is None:
-            address, key = self._address(record, "r")
-            sock = self._sockets.requester(address, server_key=key)
-            requester = Requester(self._loop, sock, record.node, self._hello, self._epoch)
-            self._requesters[record.node] = requester
+        requester = self._requester(self._serving(method, target))
         return await requester.call(method, body, timeout_s)
 
     def scan(self) -> None:
@@ -138,7 +136,7 @@ class Peers:
         for key in [key for key in self.feeds if key[0] not in self.records]:
             self.feeds.pop(key).close()
         for node in [node for node in self._requesters if node not in self.records]:
-            self._requesters.pop(node).close()
+            self._requesters.pop(node)[1].close()
         for feed in self.feeds.values():
             feed.tick()
 
@@ -146,7 +144,7 @@ class Peers:
         """Close every link."""
         for feed in self.feeds.values():
             feed.close()
-        for requester in self._requesters.values():
+        for _, requester in self._requesters.values():
             requester.close()
         self.feeds.clear()
         self._requesters.clear()
@@ -161,6 +159,19 @@ class Peers:
             "rejects": sum(link.rejects.total for link in links),
             "lag_events": sum(reader.lag for reader in self.readers.values()),
         }
+
+    def _requester(self, record: Record) -> Requester:
+        """Return who asks the run of *record*; another where that is elsewhere now."""
+        place = self._place(record, "r")
+        known = self._requesters.get(record.node)
+        if known is not None:
+            if known[0] == place:
+                return known[1]
+            known[1].close()
+        sock = self._sockets.requester(place[0], server_key=place[1])
+        requester = Requester(self._loop, sock, record.node, self._hello, self._epoch)
+        self._requesters[record.node] = place, requester
+        return requester
 
     def _serving(self, method: str, target: str | None) -> Record:
         found = self._found(method, target)
@@ -181,7 +192,10 @@ class Peers:
         feed = self.feeds.get(key)
         if feed is not None:
             if feed.record is not record:
+                moved = self._place(feed.record, plane) != self._place(record, plane)
                 feed.renew(record)
+                if moved:
+                    feed.subscriber.moved()
                 feed.refused = self._refused(record)
             return
         wanted = [(p, s) for p, s in self._interests if _offers(record, p, durable=durable)]
@@ -205,20 +219,22 @@ class Peers:
         """Return a socket connected to where *node* is now."""
         feed = self.feeds.get((node, plane))
         record = feed.record if feed is not None else self.records[node]
-        address, key = self._address(record, plane, feed.subscriber.sync.bad if feed else 0)
+        address, key = self._place(record, plane)
         sock = self._sockets.subscriber(durable=plane == "d", server_key=key)
         self._sockets.connect(sock, address)
         return sock
 
-    def _address(self, record: Record, plane: str, attempt: int = 0) -> tuple[str, bytes | None]:
+    def _place(self, record: Record, plane: str) -> Place:
         """Return where to reach a plane of *record*, and by which key it must answer there.
 
-        ipc on the same host, else TCP under CURVE. A node whose key is being rotated has two.
+        ipc on the same host, else TCP under CURVE. While a key is rotated two are good, and the
+        record says which of them; it cannot make another good.
         """
         if record.host_id in ("", self._host) or plane not in record.tcp:
             return record.endpoints[plane], None
         keys = self.keys.server_keys(record.node) if self.keys is not None else ()
-        return record.tcp[plane], keys[attempt % len(keys)] if keys else None
+        stated = record.key.encode()
+        return record.tcp[plane], stated if stated in keys else next(iter(keys), None)
 
     def _entitled(self, record: Record) -> Record:
         """Return *record* with what its node may say by its role; told once what it may not."""
@@ -263,8 +279,10 @@ class Peers:
             fetch=partial(self._ask, node, "mesh.fetch", FetchPage),
             admits=partial(self._admits, node),
             ack=partial(self._ask, node, "mesh.ack", type(None)),
+            joins=interest.joins,
             deliver=partial(interest.deliver, node),
             poisoned=partial(interest.poisoned, node),
+            trouble=partial(interest.trouble, node),
             notice=partial(interest.notice, node),
             dice=random.random,
             spawn=self._spawn,

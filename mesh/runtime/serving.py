@@ -27,6 +27,7 @@ from mesh.runtime.streams import DISK_RETRY_S, DurableLog
 from mesh.transport.rpc import Call
 
 INFLIGHT_MAX: Final = 256
+AT_ONCE: Final = ("mesh.snapshot", "mesh.fetch", "mesh.ack")  # of what is published or stored
 
 
 class Serving:
@@ -47,7 +48,8 @@ class Serving:
         self._log, self._health, self._spawn = log, health, spawn
         self._methods: dict[int, tuple[str, Bound, RequestMark]] = {}
         for method, handler in every_node.items():
-            self._add(handler, RequestMark(method, REQUEST_TIMEOUT_S))
+            at_once = method in AT_ONCE
+            self._add(handler, RequestMark(method, REQUEST_TIMEOUT_S, at_once=at_once))
         for name in dir(type(component)):
             mark = getattr(getattr(type(component), name), "request_mark", None)
             if mark is not None:
@@ -86,7 +88,7 @@ class Serving:
                 result = await self._run(bound, call.body, call.caller.node)
                 reply = envelope.encode_value(result)
                 log = self._durable_log()
-                if log is not None and not method.startswith("mesh."):
+                if log is not None and not mark.at_once:
                     await log.settled()  # no answer runs ahead of the disk
                 call.reply(reply)
         except StorageError:

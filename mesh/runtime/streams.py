@@ -1,6 +1,8 @@
 """DurableLog: the durable events of this node, from a caller's wish to the publisher.
 
 On disk before anybody is told: a frame is sent, a caller answered, only after the commit.
+What the component decided is in its memory before it is on disk, so whatever may tell of it
+waits for settled(). Acks, dead letters and offsets alone are no decisions: nothing tells of them.
 
 Never here: numbering (mesh.protocol.commits), SQL, reading other nodes' logs.
 """
@@ -19,6 +21,7 @@ from mesh.storage.journal import Journal
 from mesh.transport.pubsub import Publisher
 
 DISK_RETRY_S: Final = 0.25
+LOOK_S: Final = 0.5  # between two looks at what the writer does by itself
 HELD_MAX: Final = 4_096
 OFFSET_MAX: Final = (1 << 63) - 1  # SQLite knows no larger number
 
@@ -26,7 +29,11 @@ Ticket: TypeAlias = asyncio.Future[int]
 
 
 class DurableLog:
-    """Own one journal. on_fatal: told once when the disk failed and the node must end."""
+    """Own one journal.
+
+    on_fatal: told once when the disk failed and the node must end. on_lost: told of each
+    consumer whose next offset retention had to delete.
+    """
 
     def __init__(
         self,
@@ -35,20 +42,29 @@ class DurableLog:
         commits: "GroupCommit[Ticket]",
         publisher: Publisher | None,
         on_fatal: Callable[[BaseException], None],
+        on_lost: Callable[[str], None] = lambda consumer: None,
     ) -> None:
         self.journal, self._commits = journal, commits
-        self._loop, self._publisher, self._on_fatal = loop, publisher, on_fatal
+        self._loop, self._publisher = loop, publisher
+        self._on_fatal, self._on_lost = on_fatal, on_lost
         self.full = False  # the last group was refused for want of space
-        self._writing = self._closed = False
-        self._added = self._ended = 0  # wishes so far
+        self.lost = self.rejects = 0  # consumers that retention overtook; acks that cannot be
+        self._failed = self._closed = False
+        self._added = 0  # wishes so far
+        self._undecided: dict[Ticket, int] = {}  # decisions not on disk, oldest first
         self._held: deque[tuple[int, Callable[[], None]]] = deque()
         self._retry: asyncio.TimerHandle | None = None
         journal.start(self._from_writer)
+        self._look_again = loop.call_later(LOOK_S, self._look)
 
     @property
     def pending(self) -> bool:
         """Say whether something decided is not on disk yet."""
-        return self._writing or self._commits.queued > 0
+        return bool(self._undecided)
+
+    def counters(self) -> dict[str, float]:
+        """Return what was counted so far, for the heartbeat."""
+        return {"consumers_lost": self.lost, "ack_rejects": self.rejects}
 
     async def store(
         self,
@@ -58,22 +74,26 @@ class DurableLog:
         dead: tuple[DeadLetter, ...] = (),
         acks: tuple[Applied, ...] = (),
         patient: bool = False,
+        decided: bool = True,
     ) -> int:
         """Store all of it in one transaction, publish the events; return the last offset.
 
-        Raises Unavailable (executed: no) when the disk is full, unless patient: then it
-        waits for space. Cancelling the wait does not take the wish back.
+        decided: the component's memory already shows it, or will when this returns. Raises
+        Unavailable (executed: no) when the disk is full, unless patient: then it waits for
+        space. Cancelling the wait does not take the wish back.
         """
         ticket: Ticket = self._loop.create_future()
         self._commits.add(Wish(ticket, events, applied, dead, acks, patient))
         self._added += 1
+        if decided:
+            self._undecided[ticket] = self._added
         self._pump()
         return await ticket
 
     async def settled(self) -> None:
         """Return once all that was decided before is on disk."""
         if self.pending:
-            await self.store(patient=True)
+            await self.store(patient=True, decided=False)
 
     def when_settled(self, act: Callable[[], None]) -> None:
         """Call *act* once all that was decided before is on disk; at once if it is."""
@@ -99,12 +119,18 @@ class DurableLog:
 
     async def ack(self, consumer: str, ack: Ack) -> None:
         """Note how far *consumer* has applied this log; retention spares what it has not."""
-        if ack.log_id == self.journal.log_id and 0 <= ack.offset <= self._commits.last:
-            await self.store(acks=(Applied(consumer, ack.log_id, ack.offset),))
+        if ack.log_id != self.journal.log_id:
+            return  # it learns of this log from the next HEAD
+        if not 0 <= ack.offset <= self._commits.last:
+            self.rejects += 1  # nobody can have applied what never was
+            return
+        entry = Applied(consumer, ack.log_id, ack.offset)
+        await self.store(acks=(entry,), decided=False)
 
     def close(self) -> None:
         """Finish what is being written and close the file; what still waits never happened."""
         self._closed = True
+        self._look_again.cancel()
         if self._retry is not None:
             self._retry.cancel()
         self.journal.close()
@@ -115,7 +141,6 @@ class DurableLog:
         group = self._commits.group()
         if group is None:
             return
-        self._writing = True
         if any(group):
             self.journal.write(group)
         else:  # somebody only waits for what was before
@@ -126,15 +151,32 @@ class DurableLog:
         self._loop.call_soon_threadsafe(partial(self._written, error))
 
     def _written(self, error: BaseException | None) -> None:
-        self._writing = False
         if error is None:
             self._publish()
         elif isinstance(error, Unavailable):
             self._refuse(error)
         else:
-            self._on_fatal(error)
+            self._fail(error)
             return
         self._pump()
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._failed:
+            self._failed = True
+            self._on_fatal(error)
+
+    def _look(self) -> None:
+        """Learn what the writer found and did without being asked; nothing else may happen."""
+        journal = self.journal
+        if journal.failure is not None:
+            self._fail(journal.failure)
+            return
+        self._look_again = self._loop.call_later(LOOK_S, self._look)
+        while journal.lost:
+            self.lost += 1
+            self._on_lost(journal.lost.popleft())
+        if journal.first != self._commits.first:
+            self._commits.retained(journal.first)
 
     def _publish(self) -> None:
         self.full = False
@@ -143,21 +185,24 @@ class DurableLog:
             for frame in outcome.frames:
                 self._publisher.send(frame)
         for ticket, offset in outcome.tickets:
+            self._undecided.pop(ticket, None)
             if not ticket.done():
                 ticket.set_result(offset)
-        self._ended += len(outcome.tickets)
-        while self._held and self._held[0][0] <= self._ended:
+        self._release()
+
+    def _release(self) -> None:
+        """Do what waited for decisions that are on disk now, or were refused."""
+        oldest = next(iter(self._undecided.values()), self._added + 1)
+        while self._held and self._held[0][0] < oldest:
             self._held.popleft()[1]()
-        if self.journal.first != self._commits.first:
-            self._commits.retained(self.journal.first)
 
     def _refuse(self, error: Unavailable) -> None:
         self.full = True
-        refused = self._commits.refused()
-        self._ended += len(refused)
-        for ticket in refused:
+        for ticket in self._commits.refused():
+            self._undecided.pop(ticket, None)
             if not ticket.done():
                 ticket.set_exception(Unavailable(error.message, retry_after_s=DISK_RETRY_S))
+        self._release()
         self._retry = self._loop.call_later(DISK_RETRY_S, self._again)
 
     def _again(self) -> None:

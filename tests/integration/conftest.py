@@ -14,10 +14,11 @@ from mesh.runtime.bus import Bus, Run
 from mesh.runtime.component import Component
 from mesh.runtime.directory import Directory
 from mesh.runtime.identity import next_epoch
+from mesh.runtime.keys import load_keys
 from mesh.runtime.logs import Logs
 from mesh.runtime.settings import Paths
 from mesh.storage.journal import Retention
-from mesh.transport.auth import Authenticator
+from mesh.transport.auth import Authenticator, Door
 from mesh.transport.sockets import Sockets
 
 _ALL = Grants(sub=("",), pub=("",), call=("",))
@@ -25,7 +26,10 @@ OPEN = Access({CLI: _ALL, GUEST: _ALL})  # one process holds all nodes, so nobod
 
 
 class LocalMesh:
-    """Start and stop components as the runner does, without their own processes."""
+    """Start and stop components as the runner does, without their own processes.
+
+    Where keys were made (KeyStore), each node takes its own and listens on TCP too.
+    """
 
     def __init__(self, home: Path, tasks: asyncio.TaskGroup) -> None:
         self.paths = Paths(
@@ -43,9 +47,14 @@ class LocalMesh:
         """Start *component* as *node*, with an epoch above its last run's."""
         epoch = next_epoch(self.paths.state / "epochs" / node)
         log = Logs(self.paths.logs, node, epoch, level="DEBUG", rotate_bytes=1 << 26, kept=2)
-        sockets = Sockets()
-        self.doors[node] = Authenticator(asyncio.get_running_loop(), sockets)
-        run = Run(node, epoch, "test", self.paths, log, OPEN, self.retention)
+        keys = load_keys(self.paths, node)
+        sockets = Sockets(None if keys is None else keys.pair)
+        door = Door() if keys is None else Door(keys=keys.node_of)
+        self.doors[node] = Authenticator(asyncio.get_running_loop(), sockets, door)
+        listen = "" if keys is None else "tcp://127.0.0.1:*"
+        run = Run(
+            node, epoch, "test", self.paths, log, OPEN, self.retention, listen, keys=keys
+        )  # fmt: skip
         bus = Bus(component, run, sockets, self.directory, self._tasks)
         component.attach(bus)
         self.running[node] = (bus, sockets, log)
@@ -72,6 +81,8 @@ class LocalMesh:
     @staticmethod
     async def _scan(bus: Bus) -> None:
         while True:
+            if bus.peers.keys is not None and bus.peers.keys.refresh():
+                bus.rebind()
             bus.peers.scan()
             bus.beat()
             await asyncio.sleep(0.02)

@@ -38,6 +38,7 @@ class Owner(Component):
     """Owns a journal of numbers, and ticks beside it."""
 
     says: ClassVar = {"d.n.": DURABLE, "d.t.": EPHEMERAL}
+    rebuilds: ClassVar = False
 
     async def store(self, numbers: range, topic: str = "d.n.a") -> None:
         """Commit *numbers*, some hundred in a transaction."""
@@ -48,9 +49,13 @@ class Owner(Component):
     async def write(self, number: int) -> int:
         return await self.commit(("d.n.a", number))
 
-    @request("owner.last")
+    @request("owner.last", at_once=True)
     def tell(self, _: None) -> int:
         return self.journal.last
+
+    @request("owner.state", timeout_s=0.5)
+    def tell_state(self, _: None) -> str:
+        return "as decided, on disk or not"
 
 
 class Follower(Component):
@@ -380,7 +385,6 @@ async def test_f17_consumer_that_retention_passes_is_told_and_goes_on_from_what_
     await owner.store(range(1, 6))
     await eventually(lambda: len(keeper.numbers) == 5)
     mesh.crash("keeper")
-    owner.journal.floor = 1 << 62  # the owner itself needs nothing of it
     await owner.store(range(6, 6_001))
     await eventually(lambda: owner.journal.first > 1_000)
     first = owner.journal.first
@@ -430,13 +434,19 @@ async def test_f18_full_disk_refuses_what_is_new_and_goes_on_when_there_is_space
     assert await keeper.call("owner.last", None, int) == stored  # reads work
     owner.emit("d.t.a", 1)
     await eventually(lambda: keeper.ticks == 1)
+    bus.durable_log.full = False  # as at a disk that has just filled up: nothing is refused yet
     decided = bus.spawn(committed(owner, 1_000_000), "decided")
-    await asyncio.sleep(0.3)  # longer than the pause between two tries
+    assert await keeper.call("owner.last", None, int) == stored  # tells only what is stored
+    for method, body in (("owner.state", None), ("mesh.request", ["owner.state", None])):
+        with pytest.raises(OutcomeUnknown):  # what was decided is not to be known yet
+            await keeper.call(method, body, str, target="owner", timeout_s=0.5)
+    await eventually(lambda: bus.durable_log.full)  # the decided one has been tried
     assert not decided.done()
     owner.journal._db.execute("pragma max_page_count=1000000")
     async with asyncio.timeout(10):
         await decided
     assert bus.heartbeat().state == "ready"
+    assert await keeper.call("owner.state", None, str)
     assert await keeper.call("owner.write", 1_000_001, int) == stored + 2
     await eventually(lambda: keeper.numbers[-1:] == [1_000_001])
     assert keeper.numbers == [*range(1, stored + 1), 1_000_000, 1_000_001]

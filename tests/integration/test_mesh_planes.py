@@ -84,6 +84,7 @@ async def test_events_reach_whoever_listens(mesh: Any, eventually: Eventually) -
         speaker.emit("t.tick.a", number)
     await eventually(lambda: len(listener.ticks) == 1_000)
     assert listener.ticks == list(range(1_000))
+    bus.heartbeat()
     assert bus.health.events_out == 1_000
 
 

@@ -9,7 +9,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
 )
 
@@ -20,6 +19,10 @@ from tests.property.walks import FATES, ROUNDS_MAX, names, run
 
 # An index, an offset for its record, a heartbeat's stream, a HEAD with the run that sent it.
 Sent: TypeAlias = LogIndex | int | StreamHead | tuple[int, StreamHead]
+
+# One rule draws them all, and often none: else nothing is ever heard, let alone applied.
+MISFORTUNES = ("retention", "loss", "consumer killed", "owner killed", "journal deleted")
+FORTUNES = ("fair",) * 5
 
 
 class CatchUpPromises(RuleBasedStateMachine):
@@ -38,13 +41,14 @@ class CatchUpPromises(RuleBasedStateMachine):
         self.run = self.heard_run = 0  # runs of the owner: the present, the one whose HEAD came
         self.store = ("j1", 0)  # the consumer's disk
         self.excused = 0  # offsets up to here that retention took, as we were told
-        self.taken: int | None = None
+        self.taken: list[int] = []  # what the handler has, in order
         self.begin_consumer()
+        self.go_well()
 
     def begin_consumer(self) -> None:
         self.consumer: CatchUp[str] = CatchUp(("a.",))
         self.consumer.begin(*self.store)
-        self.heard_run, self.taken = 0, None
+        self.heard_run, self.taken = 0, []
         self.asked.clear()
 
     # The owner.
@@ -60,38 +64,38 @@ class CatchUpPromises(RuleBasedStateMachine):
         for frame, fate in zip(frames, fates, strict=False):
             self.pipe.extend([frame] * ("lost", "sent", "sent twice").index(fate))
 
-    @rule()
-    def beat(self) -> None:
-        self.pipe.append(self.stream())
+    @rule(probed=st.booleans())
+    def tell_the_end(self, *, probed: bool) -> None:
+        self.pipe.append((self.run, self.stream()) if probed else self.stream())
 
-    @rule()
-    def answer_probe(self) -> None:
-        self.pipe.append((self.run, self.stream()))
+    @rule(what=st.sampled_from(FORTUNES + MISFORTUNES))
+    def suffer(self, what: str) -> None:
+        if what == "retention":
+            self.first = min(self.first + 3, len(self.topics) + 1)
+        elif what == "loss":
+            self.pipe.clear()
+        elif what == "consumer killed":
+            self.begin_consumer()
+        elif what != "fair":
+            if what == "journal deleted" and self.log_id == "j1":
+                self.log_id, self.topics, self.first = "j2", [], 1
+            self.restart()
 
-    @rule(ahead=st.integers(0, 4))
-    def retain(self, ahead: int) -> None:
-        self.first = min(self.first + ahead, len(self.topics) + 1)
-
-    @rule()
     def restart(self) -> None:
         self.run += 1
         self.pipe.clear()
-
-    @precondition(lambda self: self.log_id == "j1")
-    @rule()
-    def delete_the_journal(self) -> None:
-        self.log_id, self.topics, self.first = "j2", [], 1
-        self.restart()
 
     def stream(self) -> StreamHead:
         return StreamHead("owner", self.log_id, self.first, len(self.topics))
 
     # The link and the consumer.
 
-    @precondition(lambda self: self.pipe)
-    @rule()
-    def receive(self) -> None:
-        frame = self.pipe.popleft()
+    @rule(frames=st.integers(1, 9))
+    def receive(self, frames: int) -> None:
+        for _ in range(min(frames, len(self.pipe))):
+            self.receive_one(self.pipe.popleft())
+
+    def receive_one(self, frame: Sent) -> None:
         if isinstance(frame, tuple):
             run, stream = frame
             began, self.heard_run = run + 1 != self.heard_run, run + 1
@@ -105,18 +109,24 @@ class CatchUpPromises(RuleBasedStateMachine):
         else:
             self.consumer.live(frame, self.topics[frame - 1])
 
-    @rule()
-    def lose_what_is_on_its_way(self) -> None:
-        self.pipe.clear()
-
     @rule(seconds=st.sampled_from((0.1, 6.0)))
     def ask(self, seconds: float) -> None:
         self.now += seconds
         self.asked += self.consumer.asks(self.now)
 
-    @precondition(lambda self: self.asked)
+    @rule()
+    def go_well(self) -> None:
+        """Let everything on its way arrive."""
+        self.tell_the_end(probed=True)
+        self.receive(len(self.pipe))
+        self.ask(0.1)
+        while self.asked:
+            self.answer(0, 6)
+
     @rule(which=st.integers(0, 9), rows=st.integers(1, 6))
     def answer(self, which: int, rows: int) -> None:
+        if not self.asked:
+            return
         asked = self.asked.pop(which % len(self.asked))
         if asked.log_id != self.log_id:
             self.consumer.failed(asked, self.now, 0.5)
@@ -131,26 +141,36 @@ class CatchUpPromises(RuleBasedStateMachine):
         ]
         self.told(self.consumer.page(asked, through, found, self.first))
 
-    @precondition(lambda self: self.asked)
     @rule(which=st.integers(0, 9), dice=st.floats(0, 1))
     def fail(self, which: int, dice: float) -> None:
-        self.consumer.failed(self.asked.pop(which % len(self.asked)), self.now, dice)
+        if self.asked:
+            self.consumer.failed(self.asked.pop(which % len(self.asked)), self.now, dice)
 
-    @precondition(lambda self: self.taken is None)
-    @rule()
-    def take(self) -> None:
-        taken = self.consumer.take()
-        if taken is not None:
-            self.taken = taken[0]
+    @rule(most=st.integers(1, 4))
+    def take(self, most: int) -> None:
+        if self.taken:
+            return
+        run = self.consumer.take_run(most, lambda first, item: first == item)
+        assert len(run) <= most
+        assert len({topic for _, topic in run}) <= 1
+        assert not run or not self.consumer.take_run(most, lambda first, item: True)
+        self.taken = [offset for offset, _ in run]
 
-    @precondition(lambda self: self.taken is not None)
-    @rule()
-    def apply(self) -> None:
-        offset, self.taken = self.taken, None
-        assert offset is not None
-        if self.consumer.taken:  # else the journal was reset while the handler worked
-            self.applied(offset)
-        self.consumer.done(offset)
+    @rule(most=st.integers(0, 4), goes_on=st.booleans())
+    def apply(self, most: int, *, goes_on: bool) -> None:
+        """Store the effects of so many in one transaction; the rest follow, or come again."""
+        applied, self.taken = self.taken[:most], self.taken[most:]
+        was_reset = not self.consumer.taken  # while the handler worked
+        if was_reset:
+            self.taken = []
+        for offset in applied:
+            if not was_reset:
+                self.applied(offset)
+        if applied:
+            self.consumer.done(applied[-1])
+        if not goes_on:
+            self.taken = []
+            self.consumer.give_back()
 
     @rule()
     def confirm(self) -> None:
@@ -159,10 +179,6 @@ class CatchUpPromises(RuleBasedStateMachine):
         if log_id == self.store[0]:
             assert not self.wanted(self.store[1], confirmed)  # nothing unapplied is confirmed
             self.store = (log_id, confirmed)
-
-    @rule()
-    def crash(self) -> None:
-        self.begin_consumer()
 
     def told(self, notices: list[Notice]) -> None:
         for notice in notices:
@@ -201,18 +217,19 @@ class CatchUpPromises(RuleBasedStateMachine):
             return
         self.pipe.clear()
         self.asked.clear()  # what was under way is lost, and stalls
-        self.answer_probe()
+        self.tell_the_end(probed=True)
         for _ in range(ROUNDS_MAX):
-            while self.pipe:
-                self.receive()
+            if self.pipe:
+                self.receive(len(self.pipe))
             self.ask(6.0)
             while self.asked:
                 self.answer(0, 3)
-            while self.taken is not None or self.consumer.ready:
-                self.take()
-                if self.taken is None:
+            while self.taken or self.consumer.ready:
+                if not self.taken:
+                    self.take(3)
+                if not self.taken:
                     break
-                self.apply()
+                self.apply(3, goes_on=True)
             self.check()
         assert self.consumer.stage is not SUBSCRIBED
         assert not self.wanted(self.store[1], len(self.topics))
@@ -223,4 +240,4 @@ def test_journal_is_applied_once_in_order_without_holes(monkeypatch: pytest.Monk
     limits = {"RANGE": 3, "WINDOW": 3, "READY_MAX": 4, "BUFFER_MAX": 4}
     for name, limit in limits.items():
         monkeypatch.setattr(catchup, name, limit)
-    run(CatchUpPromises, examples=150, steps=60)
+    run(CatchUpPromises, examples=120, steps=60)

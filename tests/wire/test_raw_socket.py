@@ -227,4 +227,4 @@ async def test_record_file_leads_to_every_plane(stage: Stage) -> None:
     assert says == {"!hb": 0, "x.tick.": 0, "x.price.": 1, "x.fill.": 2, "x.note": 2}
     assert endpoints == {plane: f"ipc://{stage.place(plane)}" for plane in "edr"}
     assert (log_id, wire) == (stage.bus.journal.log_id, [1, 1])
-    assert len(rest) == 3  # addresses for other hosts, host id, fingerprints of the schemas
+    assert len(rest) == 4  # addresses for other hosts, host id, schemas, key

@@ -4,6 +4,7 @@ Never here: tests, the nodes themselves.
 """
 
 import os
+import select
 import signal
 import sqlite3
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mesh.protocol import envelope
+from mesh.protocol.envelope import Event
 from mesh.runtime.planes import JOURNALS
 from mesh.runtime.settings import ROOT, run_directory
 from mesh.storage.reader import Reader
@@ -26,6 +28,7 @@ class Home:
     def __init__(self, path: Path) -> None:
         self.path, self.run = path, run_directory(path)
         self.nodes: dict[str, subprocess.Popen[str]] = {}
+        self._ups: set[str] = set()  # nodes that said so, and were heard
 
     def start(self, node: str, kind: str, **settings: object) -> "subprocess.Popen[str]":
         """Start *node*, whose name has no dot; settings as in nodes.Settings."""
@@ -50,20 +53,32 @@ class Home:
     def up(self, node: str, kind: str, **settings: object) -> "subprocess.Popen[str]":
         """Start *node* and wait until it is up."""
         process = self.start(node, kind, **settings)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "up\n"
+        assert self.is_up(node, None)
         return process
+
+    def is_up(self, node: str, timeout_s: float | None) -> bool:
+        """Say whether *node* is up; wait so long for it at most, with None as it takes."""
+        if node not in self._ups:
+            stdout = self.nodes[node].stdout
+            assert stdout is not None
+            if not select.select([stdout], [], [], timeout_s)[0]:
+                return False
+            assert stdout.readline() == "up\n"
+            self._ups.add(node)
+        return True
 
     def kill(self, node: str) -> bool:
         """End *node* as SIGKILL does; return whether it had come up. Its files stay behind."""
-        process = self.nodes.pop(node)
+        process, was_up = self.nodes.pop(node), node in self._ups
+        self._ups.discard(node)
         process.kill()
         said, _ = process.communicate()
-        return said == "up\n"
+        return was_up or said == "up\n"
 
     def stop(self, node: str) -> int:
         """End *node* as an operator does; return its exit code."""
         process = self.nodes.pop(node)
+        self._ups.discard(node)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=15)
         return process.returncode
@@ -81,17 +96,21 @@ class Home:
         """Return where the journal of *node* lies."""
         return self.path / "state" / JOURNALS / f"{node}.sqlite3"
 
-    def recorded(self, node: str, topic: str = "") -> list[Any]:
-        """Return the payloads in the journal of *node*, in order; it may be running."""
+    def events(self, node: str, topic: str = "") -> list[Event]:
+        """Return the events in the journal of *node*, in order; it may be running."""
         reader = Reader(self.journal(node))
         try:
             return [
-                envelope.decode_value(envelope.decode_event(record.frame).payload)
+                envelope.decode_event(record.frame)
                 for record in reader.read()
                 if record.topic.startswith(topic)
             ]
         finally:
             reader.close()
+
+    def recorded(self, node: str, topic: str = "") -> list[Any]:
+        """Return their payloads."""
+        return [envelope.decode_value(event.payload) for event in self.events(node, topic)]
 
     def newest(self, node: str) -> int:
         """Return the newest offset in the journal of *node*, 0 without any."""

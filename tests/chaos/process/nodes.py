@@ -80,9 +80,9 @@ class Applier(Tested):
     def applied_offset(self, node: str, log_id: str) -> int | None:
         return 0
 
-    @event("x.n.", durable=True)
-    async def on_number(self, number: int, meta: EventMeta) -> None:
-        await self.commit(("x.done", number), applied=meta)
+    @event("x.n.", durable=True, batch=True)
+    async def on_numbers(self, numbers: list[int], meta: EventMeta) -> None:
+        await self.commit(*(("x.done", number) for number in numbers), applied=meta)
 
 
 class Snail(Tested):

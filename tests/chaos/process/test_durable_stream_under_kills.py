@@ -6,6 +6,7 @@ nothing twice. Whether a number exists whose commit was never acknowledged is le
 
 import time
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from random import Random
 
@@ -17,7 +18,10 @@ pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 KILLS = 20  # of each
 PER_S = 2_000
-LIFE_S = (0.05, 1.1)  # between two kills: in recovery, in catch-up, while all is well
+LIFE_S = (0.05, 0.95)  # between two kills: in recovery, in catch-up, while all is well
+START_S = 0.4  # waited for most victims to be up; not longer, where a start takes for ever
+UNREADY = 0.25  # of the victims are not waited for
+PATIENCE_S = 60  # for the rest; a second or two, but a machine may have much else to do
 
 
 @pytest.fixture
@@ -27,8 +31,8 @@ def home(tmp_path: Path) -> Iterator[Home]:
     home.close()
 
 
-# 40 lives of up to 1.1 s, two starts at a time on two cores, and what is left to catch up with.
-@pytest.mark.timeout(90)
+# 40 times up to 1.35 s, two starts at a time on two cores, and the patience.
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", [1])
 def test_every_number_is_applied_once_and_in_order_although_both_ends_are_killed(
     home: Home, seed: int
@@ -41,17 +45,21 @@ def test_every_number_is_applied_once_and_in_order_although_both_ends_are_killed
         home.start(node, kind, per_s=PER_S)
     early = 0
     for victim in victims:
-        time.sleep(dice.uniform(*LIFE_S))  # the moment of the kill is the dice's, nobody waits
+        if dice.random() > UNREADY:
+            home.is_up(victim, START_S)
+        time.sleep(dice.uniform(*LIFE_S))  # the moment of the kill is the dice's
         early += not home.kill(victim)
         home.start(victim, kinds[victim], per_s=PER_S)
     home.kill("speaker")
     home.up("speaker", "counter")  # says nothing new
-    newest = home.newest("speaker")
-    until(lambda: home.newest("hearer") >= newest, 30)
+    newest, behind, began = home.newest("speaker"), home.newest("hearer"), time.monotonic()
+    until(lambda: home.newest("hearer") >= newest, PATIENCE_S)
+    took_s = time.monotonic() - began
     truth, applied = home.recorded("speaker"), home.recorded("hearer")
     print(  # noqa: T201  # the count is the result; `pytest -s` shows it
         f"seed {seed}: {len(victims)} kills, {early} of them before the victim was up;"
-        f" {len(truth)} events, {len(applied)} applied,"
+        f" {len(truth)} events, {pace(home, 'speaker'):.0f} a second while counting;"
+        f" {len(applied)} applied, the last {newest - behind} of them in {took_s:.1f} s;"
         f" {len(applied) - len(set(applied))} twice, {len(set(truth) - set(applied))} missing"
     )
     assert truth == list(range(1, newest + 1))
@@ -59,3 +67,10 @@ def test_every_number_is_applied_once_and_in_order_although_both_ends_are_killed
     assert "_notice" not in home.log()  # no reset, no hole, no stream halted
     assert [home.stop(node) for node in kinds] == [0, 0]
     assert not home.run.exists()
+
+
+def pace(home: Home, node: str) -> float:
+    """Return how many events a second *node* committed, from the first to the last of each run."""
+    runs = [list(run) for _, run in groupby(home.events(node), lambda event: event.epoch)]
+    spans = [run[-1].ts_sent - run[0].ts_sent for run in runs]
+    return sum(len(run) - 1 for run in runs) / sum(spans) * 1e9

@@ -426,3 +426,89 @@ def test_records_at_or_below_what_is_applied_never_come_out_again() -> None:
     consumer.applied = 12  # learned from the consumer's own store
     consumer.page(ASKED, 20, items(11, 12, 13), 1)
     assert drain(consumer) == [13]
+
+
+def together(first: str, item: str) -> bool:
+    return True
+
+
+def taken(consumer: Consumer, most: int = 9) -> list[int]:
+    """Take a run; return its offsets."""
+    return [offset for offset, _ in consumer.take_run(most, together)]
+
+
+def test_run_is_confirmed_by_its_last_offset() -> None:
+    consumer = at(LIVE)
+    live(consumer, 11, 12, 13, 14)
+    assert taken(consumer, most=3) == [11, 12, 13]
+    assert (consumer.applied, consumer.confirm(), consumer.lag) == (10, 10, 4)
+    consumer.done(13)
+    assert (consumer.applied, consumer.lag, drain(consumer)) == (13, 1, [14])
+
+
+def test_run_ends_before_a_record_that_does_not_join_it() -> None:
+    consumer = at(LIVE)
+    for offset, item in enumerate("aaba", 11):
+        consumer.live(offset, item)
+    runs = []
+    while run := consumer.take_run(9, str.__eq__):
+        runs.append([offset for offset, _ in run])
+        consumer.done(run[-1][0])
+    assert runs == [[11, 12], [13], [14]]
+
+
+def test_run_that_was_given_back_comes_again_before_all_else() -> None:
+    consumer = at(LIVE)
+    live(consumer, 11, 12, 13)
+    taken(consumer, most=2)
+    consumer.give_back()
+    consumer.check()
+    assert (consumer.applied, consumer.lag, drain(consumer)) == (10, 3, [11, 12, 13])
+
+
+def test_what_of_a_run_is_done_does_not_come_again() -> None:
+    consumer = at(LIVE)
+    live(consumer, 11, 12, 13)
+    taken(consumer)
+    consumer.done(11)
+    consumer.check()
+    consumer.give_back()
+    assert (consumer.applied, drain(consumer)) == (11, [12, 13])
+
+
+def test_nothing_is_handed_out_while_a_run_is_being_applied() -> None:
+    consumer = at(LIVE)
+    live(consumer, 11, 12)
+    taken(consumer, most=1)
+    assert (taken(consumer), consumer.take()) == ([], None)
+
+
+def test_offset_that_was_not_taken_confirms_nothing() -> None:
+    consumer = at(LIVE)
+    live(consumer, 11, 12, 13)
+    taken(consumer, most=2)
+    consumer.done(13)
+    consumer.done(99)
+    assert consumer.applied == 10
+    consumer.done(12)
+    assert consumer.applied == 12
+
+
+def test_run_of_another_journal_is_neither_confirmed_nor_given_back() -> None:
+    consumer = at(LIVE)
+    live(consumer, 11, 12)
+    taken(consumer)
+    consumer.head(stream(0, log_id="k"), began=True)
+    consumer.give_back()
+    consumer.done(12)
+    assert (consumer.applied, drain(consumer)) == (0, [])
+
+
+def test_halted_stream_confirms_what_was_being_applied_and_gives_nothing_back() -> None:
+    consumer = at(LIVE)
+    live(consumer, 11, 12)
+    taken(consumer)
+    consumer.halt()
+    consumer.done(11)
+    consumer.give_back()
+    assert (consumer.applied, drain(consumer)) == (11, [])
