@@ -5,25 +5,36 @@ mesh in the same directory. Never here: assertions.
 """
 
 import asyncio
-import multiprocessing
 import sqlite3
+import statistics
 import tempfile
 import time
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import uvloop
 
-from bench.places import living, quantiles
+from bench.places import beside, living, quantiles
 from mesh.protocol.control import DURABLE
 from mesh.runtime.component import Component, EventMeta, event
 
-SINGLE: Final = 600  # commits one after the other
-SUSTAINED_S: Final = 4.0
 CALLERS: Final = 256  # commits under way at a time
-STREAM: Final = 100_000  # records a late joiner has to take
 ROW: Final = b"x" * 160
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """single: commits one after the other. stream: records a late joiner has to take."""
+
+    single: int = 600
+    sustained_s: float = 4.0
+    stream: int = 100_000
+    joiners: int = 3
+
+
+QUICK: Final = Sizes(20, 0.2, 2_000, 1)
 
 
 class Source(Component):
@@ -35,9 +46,9 @@ class Source(Component):
 class Joiner(Component):
     """Follows the stream from its beginning."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: int) -> None:
         super().__init__()
-        self.count, self.complete = 0, asyncio.Event()
+        self.count, self.wanted, self.complete = 0, wanted, asyncio.Event()
 
     def applied_offset(self, node: str, log_id: str) -> int:
         """Begin at the first record."""
@@ -47,25 +58,21 @@ class Joiner(Component):
     def on_record(self, value: str, meta: EventMeta) -> None:
         """Count it."""
         self.count += 1
-        if meta.offset >= STREAM:
+        if meta.offset >= self.wanted:
             self.complete.set()
 
 
-def measure() -> list[dict[str, Any]]:
+def measure(*, quick: bool = False) -> list[dict[str, Any]]:
     """Return rows for one commit, the floor of it, the sustained rate and the late joiner."""
-    with tempfile.TemporaryDirectory(dir=_disk()) as home:
-        context = multiprocessing.get_context("spawn")
-        here, there = context.Pipe()
-        publisher = context.Process(target=publish, args=(Path(home), there))
-        publisher.start()
-        try:
-            rows: list[dict[str, Any]] = here.recv()
-            joined = [uvloop.run(join(Path(home), number)) for number in range(3)]
-        finally:
-            here.send("end")
-            publisher.join()
-    rows.append({"what": f"late joiner, {STREAM} events", "s": round(sorted(joined)[1], 3)})
-    return rows
+    sizes = QUICK if quick else Sizes()
+    with tempfile.TemporaryDirectory(dir=_disk()) as place:
+        home = Path(place)
+        with beside(publish, home) as publisher:
+            publisher.send(sizes)
+            rows: list[dict[str, Any]] = publisher.recv()
+            joined = [uvloop.run(join(home, n, sizes.stream)) for n in range(sizes.joiners)]
+    spent_s = round(statistics.median(joined), 3)
+    return [*rows, {"what": "late joiner", "events": sizes.stream, "s": spent_s}]
 
 
 def publish(home: Path, control: Connection) -> None:
@@ -74,20 +81,23 @@ def publish(home: Path, control: Connection) -> None:
 
 
 async def _publish(home: Path, control: Connection) -> None:
-    source = Source()
+    source, sizes = Source(), control.recv()
     async with living(home, "source", source):
-        rows = [*await _single(home, source), await _sustained(source)]
-        while source.journal.last < STREAM:
-            await _many(source, STREAM - source.journal.last)
+        rows = [
+            *await _single(home, source, sizes.single),
+            await _sustained(source, sizes.sustained_s),
+        ]
+        while source.journal.last < sizes.stream:
+            await _many(source, sizes.stream - source.journal.last)
         control.send(rows)
         await asyncio.get_running_loop().run_in_executor(None, control.recv)
 
 
-async def _single(home: Path, source: Source) -> list[dict[str, Any]]:
+async def _single(home: Path, source: Source, number: int) -> list[dict[str, Any]]:
     raw = sqlite3.connect(home / "raw.sqlite3", isolation_level=None)
     raw.executescript("pragma journal_mode=wal; pragma synchronous=full; create table t (b blob)")
     ours, floor = [], []
-    for _ in range(SINGLE):
+    for _ in range(number):
         began = time.perf_counter()
         raw.execute("begin immediate")
         raw.execute("insert into t values (?)", (ROW,))
@@ -102,9 +112,9 @@ async def _single(home: Path, source: Source) -> list[dict[str, Any]]:
     return [{"what": "raw SQLite commit", **base}, {"what": "durable publish", **own}]
 
 
-async def _sustained(source: Source) -> dict[str, Any]:
+async def _sustained(source: Source, length_s: float) -> dict[str, Any]:
     first, began = source.journal.last, time.perf_counter()
-    until = began + SUSTAINED_S
+    until = began + length_s
 
     async def caller() -> None:
         while time.perf_counter() < until:
@@ -120,9 +130,9 @@ async def _many(source: Source, number: int) -> None:
     await source.commit(*batch)
 
 
-async def join(home: Path, number: int) -> float:
+async def join(home: Path, number: int, wanted: int) -> float:
     """Return how long a node that begins now takes to have the whole stream."""
-    joiner = Joiner()
+    joiner = Joiner(wanted)
     began = time.perf_counter()
     async with living(home, f"joiner.{number}", joiner):
         async with asyncio.timeout(60):

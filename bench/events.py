@@ -8,11 +8,12 @@ Never here: assertions.
 """
 
 import asyncio
-import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -22,16 +23,30 @@ import uvloop
 import zmq
 
 from bench import durable
-from bench.places import living, quantiles
+from bench.places import END, beside, living, quantiles
 from mesh.protocol import envelope
 from mesh.protocol.control import EPHEMERAL
 from mesh.runtime.component import Component, event
 
-ROUNDS: Final = 10
-PACED: Final = 400  # events a round for the latency
 PACE_S: Final = 0.001
-BURST: Final = 3_000  # at once for the rate: below every high-water mark, so that none is lost
 KINDS: Final = ("floor", "mesh", "batch")
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Of a round: events one after the other for the latency, bursts of so many for the rate.
+
+    Half a high-water mark is the longest burst of which surely none is lost: libzmq learns in
+    such steps what the other side has read.
+    """
+
+    rounds: int = 10
+    paced: int = 400
+    bursts: int = 5
+    burst: int = 2_000
+
+
+QUICK: Final = Sizes(1, 20, 1, 200)
 
 
 class Quote(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -84,15 +99,13 @@ class Arrivals:
 
     def __init__(self) -> None:
         self.count, self.wanted = 0, 0
-        self.began_s = self.ended_s = 0.0
         self.timing = False
         self.ages_us: list[float] = []
+        self.ended_s = 0.0
         self.complete = asyncio.Event()
 
     def take(self, number: int, sent_ns: int) -> None:
         """Take *number* events, the newest of them sent at *sent_ns*."""
-        if not self.count:
-            self.began_s = time.perf_counter()
         if self.timing:
             self.ages_us.append((time.time_ns() - sent_ns) / 1000)
         self.count += number
@@ -100,29 +113,21 @@ class Arrivals:
             self.ended_s = time.perf_counter()
             self.complete.set()
 
-    async def wait(self, wanted: int, ask: Callable[[], None], *, timing: bool) -> float:
-        """Call *ask* and return events per second once *wanted* are here. TimeoutError: 30 s."""
+    async def expect(self, wanted: int, ask: Callable[[], None], *, timing: bool) -> None:
+        """Call *ask* and wait until *wanted* are here. Raises TimeoutError after 30 s."""
         self.count, self.wanted, self.timing = 0, wanted, timing
         self.complete.clear()
         ask()
         async with asyncio.timeout(30):
             await self.complete.wait()
-        return wanted / (self.ended_s - self.began_s)
 
 
-def measure() -> list[dict[str, Any]]:
+def measure(*, quick: bool = False) -> list[dict[str, Any]]:
     """Return rows of latency in µs and rate per s; ratio_to names what a row is compared with."""
-    with tempfile.TemporaryDirectory() as home:
-        context = multiprocessing.get_context("spawn")
-        here, there = context.Pipe()
-        publisher = context.Process(target=publish, args=(Path(home), there))
-        publisher.start()
-        try:
-            rows = uvloop.run(subscribe(Path(home), here))
-        finally:
-            here.send(("end", 0))
-            publisher.join()
-    return rows + durable.measure()
+    sizes = QUICK if quick else Sizes()
+    with tempfile.TemporaryDirectory() as place, beside(publish, Path(place)) as publisher:
+        rows = uvloop.run(subscribe(Path(place), publisher, sizes))
+    return rows + durable.measure(quick=quick)
 
 
 def publish(home: Path, control: Connection) -> None:
@@ -137,23 +142,29 @@ async def _publish(home: Path, control: Connection) -> None:
         bare.setsockopt(zmq.LINGER, 0)
         bare.setsockopt(zmq.SNDHWM, 4_096)
         bare.bind(f"ipc://{home}/bare")
-        send: dict[str, Callable[[], object]] = {
+        single: dict[str, Callable[[], object]] = {
             "floor": lambda: bare.send(_stamped(payload), zmq.NOBLOCK),
             "mesh": lambda: source.emit("x.mesh.quote", _now()),
+            "batch": lambda: source.emit("x.batch.quote", _now()),
         }
-        # For the rate both send the same again and again.
+        # For the rate all send the same again and again.
         burst: dict[str, Callable[[], object]] = {
             "floor": lambda: bare.send(payload, zmq.NOBLOCK),
             "mesh": lambda: source.emit("x.mesh.quote", VALUE),
             "batch": lambda: source.emit("x.batch.quote", VALUE),
         }
         async with living(home, "source", source):
-            while (asked := await loop.run_in_executor(None, control.recv))[0] != "end":
-                kind, paced = asked
-                for _ in range(PACED if paced else BURST):
-                    (send if paced else burst)[kind]()
-                    if paced:
-                        await asyncio.sleep(PACE_S)
+            while (asked := await loop.run_in_executor(None, control.recv)) != END:
+                kind, number, pace_s = asked
+                if pace_s:
+                    for _ in range(number):
+                        single[kind]()
+                        await asyncio.sleep(pace_s)
+                else:
+                    send, began_s = burst[kind], time.perf_counter()
+                    for _ in range(number):
+                        send()
+                    control.send(began_s)
 
 
 def _now() -> Quote:
@@ -164,7 +175,7 @@ def _stamped(payload: bytes) -> bytes:
     return time.time_ns().to_bytes(8, "little") + payload[8:]
 
 
-async def subscribe(home: Path, control: Connection) -> list[dict[str, Any]]:
+async def subscribe(home: Path, control: Connection, sizes: Sizes) -> list[dict[str, Any]]:
     """Ask for rounds in turn and return the rows of the figures."""
     arrivals, loop = Arrivals(), asyncio.get_running_loop()
     with zmq.Context() as context, context.socket(zmq.SUB) as bare:
@@ -174,18 +185,37 @@ async def subscribe(home: Path, control: Connection) -> list[dict[str, Any]]:
         bare.subscribe(b"")
         _drain_bare(loop, bare, arrivals)
         async with living(home, "sink", Sink(arrivals)):
-            await asyncio.sleep(2.0)  # connected; a benchmark may wait for luck, a test may not
+            await _connected(arrivals, control)
             ages: dict[str, list[float]] = {}
             rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
-            for _ in range(ROUNDS):
+            for _ in range(sizes.rounds):
                 for kind in KINDS[:2]:
                     arrivals.ages_us = ages.setdefault(kind, [])
-                    await arrivals.wait(PACED, lambda k=kind: control.send((k, True)), timing=True)  # type: ignore[misc]  # bound now
-                for kind in KINDS:
-                    ask = lambda k=kind: control.send((k, False))  # noqa: E731  # bound now
-                    rates[kind].append(await arrivals.wait(BURST, ask, timing=False))
+                    ask = partial(control.send, (kind, sizes.paced, PACE_S))
+                    await arrivals.expect(sizes.paced, ask, timing=True)
+                for _ in range(sizes.bursts):
+                    for kind in KINDS:
+                        rates[kind].append(await _rate(arrivals, control, kind, sizes.burst))
         loop.remove_reader(int(bare.getsockopt(zmq.FD)))
     return _rows(ages, rates)
+
+
+async def _connected(arrivals: Arrivals, control: Connection) -> None:
+    """Return when an event of each kind has come through."""
+    for kind in KINDS:
+        arrivals.count, arrivals.wanted, arrivals.timing = 0, 1, False
+        arrivals.complete.clear()
+        while not arrivals.complete.is_set():
+            control.send((kind, 1, PACE_S))
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(0.2)  # for those that were asked for in vain, as it seemed
+
+
+async def _rate(arrivals: Arrivals, control: Connection, kind: str, number: int) -> float:
+    """Return events per second, from before the first is sent to when the last was handled."""
+    await arrivals.expect(number, partial(control.send, (kind, number, 0)), timing=False)
+    began_s: float = control.recv()  # one clock for all processes of a machine
+    return number / (arrivals.ended_s - began_s)
 
 
 def _drain_bare(loop: asyncio.AbstractEventLoop, sock: Any, arrivals: Arrivals) -> None:

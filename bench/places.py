@@ -4,9 +4,13 @@ Never here: measuring, assertions.
 """
 
 import asyncio
-from contextlib import asynccontextmanager
+import multiprocessing
+import signal
+from collections.abc import Callable
+from contextlib import asynccontextmanager, contextmanager, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mesh.protocol.access import CLI, GUEST, Access, Grants
 from mesh.runtime.bus import Bus, Run
@@ -19,8 +23,10 @@ from mesh.transport.auth import Authenticator
 from mesh.transport.sockets import Sockets
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
+END: Final = "end"
+JOIN_S: Final = 10.0
 _ALL = Grants(sub=("",), pub=("",), call=("",))
 
 
@@ -51,6 +57,37 @@ async def living(home: Path, node: str, component: Component) -> "AsyncIterator[
     sockets.close()
     directory.withdraw(node)
     log.close()
+
+
+@contextmanager
+def beside(target: Callable[[Path, Connection], None], home: Path) -> "Iterator[Connection]":
+    """Run *target* in a process of its own, and tell it to end when the block has ended.
+
+    It ignores Ctrl-C, which the terminal sends to both; a block left by it ends it at once.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_until_told, args=(target, home, there))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # it inherits that
+    process.start()
+    signal.signal(signal.SIGINT, before)
+    there.close()  # so that it hears our end, should we be killed
+    try:
+        yield here
+        here.send(END)
+    except BaseException:
+        process.terminate()
+        raise
+    finally:
+        process.join(JOIN_S)
+        process.kill()
+
+
+def _until_told(
+    target: Callable[[Path, Connection], None], home: Path, control: Connection
+) -> None:
+    with suppress(EOFError):
+        target(home, control)
 
 
 async def _rounds(bus: Bus) -> None:

@@ -38,11 +38,13 @@ GROUPS: dict[str, dict[str, str]] = {
         "balances": "List balances.",
     },
     "data": {"normalize": "Turn captures into normalised JSON lines, or sum them up."},
+    "benches": {"bench": "Measure what NAME says (events, footprint) and judge it by its limits."},
     "security": {
         "token": "Make a token for REST, WebSocket and dashboard and print it.",
         "init": "Create the directories and the file of tokens.",
         "keys": "Make, rotate and revoke the CURVE keys of nodes on other hosts.",
     },
+    "proof": {"sim": "Run simulated worlds full of faults, and judge that no promise is broken."},
 }
 HOMES = {verb: module for module, verbs in GROUPS.items() for verb in verbs}
 

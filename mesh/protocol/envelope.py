@@ -40,10 +40,13 @@ _RPC_EXT: Final = 1 << 0  # of a request frame: u16 length and a map before the 
 _EVENT: Final = struct.Struct("<BBHIIIQQQQQ")
 _RPC: Final = struct.Struct("<BBBBIQQIHH16s")
 _pack_event, _unpack_event = _EVENT.pack, _EVENT.unpack_from
-# The header of a plain event: magic, wire and no flags as one word.
-_words: Final = struct.Struct("<IIIIQQQQQ").unpack_from
-_PLAIN: Final = EVENT_MAGIC | WIRE << 8
-_PLAIN_BYTES: Final = _EVENT.size + 1
+# A plain event, without flags, offset and ext, is a head that is the same for all events of
+# its topic and schema, a tail (seq, offset 0, ts_recv, ts_sent) and the payload.
+_pack_head: Final = struct.Struct("<BBHIIIQ").pack
+_HEAD_BYTES: Final = 24 + 1  # with the NUL before it
+plain_tail: Final = struct.Struct("<Q8xQQ").pack
+PLAIN_TAIL_BYTES: Final = 32
+tail_seq: Final = struct.Struct("<Q24x").unpack_from  # the whole tail has to be there
 KINDS_MAX: Final = 512  # types whose decoder is kept; a node knows some dozens
 NAMES_MAX: Final = 16_384  # topics whose spelling is remembered; a publisher has 10,000 at most
 EVENT_HEADER_BYTES: Final = _EVENT.size
@@ -148,19 +151,26 @@ def encode_numbered(
     return frame
 
 
-def encode_plain(
-    topic: str, schema: int, nid: int, epoch: int, seq: int, ts_recv: int, ts_sent: int,
-    payload: bytes,
-) -> bytes:  # fmt: skip
-    """Return the frame of an event without flags, offset and ext: what there is most of.
+def plain_head(event: Event) -> bytes:
+    """Return what begins every plain frame of the event's topic, schema, publisher and run.
 
-    It is what encode_event makes of the same, a microsecond sooner. The caller looks at its size.
+    head + plain_tail(seq, ts_recv, ts_sent) + payload is what encode_event makes of the
+    same. The first NUL of a frame being where it is, a frame with this head is sound so far.
     """
-    return (
-        _name_of(topic)
-        + _pack_event(EVENT_MAGIC, WIRE, 0, schema, nid, 0, epoch, seq, 0, ts_recv, ts_sent)
-        + payload
+    return _name_of(event.topic) + _pack_head(
+        EVENT_MAGIC, WIRE, 0, event.schema, event.nid, 0, event.epoch
     )
+
+
+def find_tail(frame: bytes) -> int:
+    """Return where the tail of *frame* begins if it is plain; what it is, its head tells."""
+    return frame.find(0, 0, 256) + _HEAD_BYTES
+
+
+def sent_ns_of(frame: bytes) -> int:
+    """Return ts_sent of a plain frame."""
+    tail_end = find_tail(frame) + PLAIN_TAIL_BYTES
+    return int.from_bytes(frame[tail_end - 8 : tail_end], "little")
 
 
 @lru_cache(maxsize=NAMES_MAX)
@@ -179,21 +189,6 @@ def _topic_of(name: bytes) -> str:
         return name.decode("latin-1" if name[0] == 0xFF else "utf-8")
     except UnicodeDecodeError:
         raise RemoteProtocolError("event frame whose topic is not UTF-8") from None
-
-
-def read_plain(frame: bytes) -> tuple[bytes, int, int, int, int, bytes] | None:
-    """Return name, nid, epoch, seq, ts_sent and payload of a frame from encode_plain.
-
-    None for any other frame, sound or not: decode_event judges it.
-    """
-    nul = frame.find(0, 0, 256)
-    body = nul + _PLAIN_BYTES
-    if nul < 1 or body > len(frame):
-        return None
-    kind, _, nid, ext_len, epoch, seq, _, _, ts_sent = _words(frame, nul + 1)
-    if kind != _PLAIN or ext_len:
-        return None
-    return frame[:nul], nid, epoch, seq, ts_sent, frame[body:]
 
 
 def decode_event(frame: bytes, mark: int = 0) -> Event:
@@ -292,9 +287,15 @@ def conflation_key(event: Event) -> str:
 
 
 @lru_cache(maxsize=KINDS_MAX)
+def raw_decoder(kind: Any = None) -> Callable[[bytes], Any]:
+    """Return what decodes a payload to *kind*; it raises whatever the bytes lead it to."""
+    return msgspec.msgpack.Decoder(Any if kind is None else kind).decode
+
+
+@lru_cache(maxsize=KINDS_MAX)
 def decoder(kind: Any = None) -> Callable[[bytes], Any]:
     """Return what decodes a payload to *kind*, prepared once. It raises RemoteProtocolError."""
-    decode = msgspec.msgpack.Decoder(Any if kind is None else kind).decode
+    decode = raw_decoder(kind)
 
     def decoded(payload: bytes) -> Any:
         try:
@@ -305,9 +306,8 @@ def decoder(kind: Any = None) -> Callable[[bytes], Any]:
     return decoded
 
 
-def encode_value(value: object) -> bytes:
-    """Return *value* as MessagePack."""
-    return _encoder.encode(value)
+# Return a value as MessagePack; it is a constant because a function around it costs 70 ns.
+encode_value: Final[Callable[[object], bytes]] = _encoder.encode
 
 
 def decode_value(payload: bytes, kind: Any = None) -> Any:

@@ -5,7 +5,7 @@ Never here: sockets, who may hear what, the journal.
 
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from mesh.errors import LocalProtocolError
 from mesh.protocol import envelope, topics
@@ -26,6 +26,9 @@ class Stamped(NamedTuple):
 
     seq: int
     frame: bytes
+
+
+Voice: TypeAlias = Callable[[object, int], None]  # value, ts_recv or 0
 
 
 class Outbound:
@@ -56,24 +59,37 @@ class Outbound:
             self.last_values[topic] = Stamped(seq, frame)
         return frame
 
-    def plain(
-        self, topic: str, schema: int, payload: bytes, ts_recv: int, ts_sent: int, *, keep: bool
-    ) -> bytes:
-        """Return what frame() makes of an event without flags and ext, faster."""
-        seq = self.heads.get(topic, 0) + 1
-        if seq == 1:
-            self.next_seq(topic)
-        frame = envelope.encode_plain(
-            topic, schema, self.nid, self.epoch, seq, ts_recv, ts_sent, payload
-        )
-        if len(frame) > self.cap_bytes:
-            raise LocalProtocolError(
-                f"event on {topic} has {len(frame)} bytes, {self.cap_bytes} max"
-            )
-        self.heads[topic] = seq
-        if keep:
-            self.last_values[topic] = Stamped(seq, frame)
-        return frame
+    def voice(
+        self,
+        topic: str,
+        schema: int,
+        *,
+        keep: bool,
+        send: Callable[[bytes], None],
+        now_ns: Callable[[], int],
+    ) -> Voice:
+        """Return what encodes, numbers and sends events of one topic without flags and ext.
+
+        It does what frame() does and nothing that could be done once for all of them.
+        """
+        self.next_seq(topic)
+        head = envelope.plain_head(Event(topic, schema, self.nid, self.epoch, 0, b""))
+        tail, encode = envelope.plain_tail, envelope.encode_value
+        heads, cap_bytes = self.heads, self.cap_bytes
+
+        def say(value: object, ts_recv: int) -> None:
+            ts_sent = now_ns()
+            seq = heads[topic] + 1 if topic in heads else 1
+            payload = encode(value)
+            frame = head + tail(seq, ts_recv or ts_sent, ts_sent) + payload
+            if len(frame) > cap_bytes:
+                self.frame(Event(topic, schema, 0, 0, 0, payload))  # which says what is wrong
+            heads[topic] = seq
+            if keep:
+                self.last_values[topic] = Stamped(seq, frame)
+            send(frame)
+
+        return say
 
     def next_seq(self, topic: str) -> int:
         """Return the sequence that the next event of *topic* will have."""

@@ -21,7 +21,6 @@ from mesh.protocol.commits import Applied
 from mesh.protocol.conflation import SNAIL_S
 from mesh.protocol.control import (
     DURABLE,
-    LASTVALUE,
     SCHEMAS,
     Ack,
     Fetch,
@@ -36,7 +35,7 @@ from mesh.protocol.control import (
     View,
     Welcome,
 )
-from mesh.protocol.envelope import TOMBSTONE, WIRE, Event, encode_value
+from mesh.protocol.envelope import TOMBSTONE, WIRE, Event
 from mesh.protocol.evolution import fingerprint
 from mesh.protocol.mode import SAFE, parse_mode
 from mesh.runtime.component import Component, RawSink
@@ -51,8 +50,9 @@ from mesh.runtime.peers import Peers
 from mesh.runtime.planes import JOURNALS, Addresses, Planes
 from mesh.runtime.serving import Serving
 from mesh.runtime.settings import Paths
-from mesh.runtime.streams import DurableLog
+from mesh.runtime.streams import OFFSET_MAX, DurableLog
 from mesh.runtime.tasks import Tasks
+from mesh.runtime.voices import Voices
 from mesh.storage.journal import Journal, Retention
 from mesh.transport.sockets import Sockets
 
@@ -102,7 +102,6 @@ class Bus(Tasks):
         self._fingerprints = {n: fingerprint(kind) for kind, n in self._schemas.items()}
         self._says: dict[str, int] = {**SYSTEM_SAYS, **component.says}
         self._inbound = Inbound(component, self)
-        self._keeps: dict[str, bool] = {}
         self._raw_sinks: dict[tuple[str, RawSink], Callable[[Event, Record], None]] = {}
         self._serving = Serving(
             component,
@@ -145,6 +144,7 @@ class Bus(Tasks):
             self._planes.tcp,
             host_id(),
             self._fingerprints,
+            self._run.keys.public if self._run.keys is not None else "",
         )
 
     def start(self) -> None:
@@ -155,31 +155,15 @@ class Bus(Tasks):
             "gap", publisher=node, topic=gap.topic, first=gap.first, last=gap.last
         )
         listeners.on_trouble = lambda node, why: self.log.warning("link", publisher=node, why=why)
-        listeners.on_drained = self.paces.flush
+        listeners.on_drained = self._on_drained
         self._inbound.bind()
         self.subscribe(topics.MODE + "\0", self._on_mode)
         self.subscribe(topics.VIEW + "\0", self._on_view)
         self.peers.scan()
 
-    def emit(self, topic: str, value: object, ts_recv: int) -> None:
-        """Publish an EPHEMERAL or LASTVALUE event. Raises LocalProtocolError if not declared."""
-        keep = self._keeps.get(topic)
-        if keep is None:
-            keep = self._keep(topic)
-        self.health.events_out += 1
-        now = wall_ns()
-        schema, payload = self._schemas.get(type(value), 0), encode_value(value)
-        if keep and self._log is not None and topic[0] != "!":
-            # It may follow from what is not on disk yet, and must not be known before that.
-            self._log.when_settled(
-                partial(self._emit, topic, schema, payload, ts_recv or now, now, keep)
-            )
-        else:
-            self._emit(topic, schema, payload, ts_recv or now, now, keep)
-
     def retire(self, topic: str, value: object) -> None:
         """End a LASTVALUE topic whose last value was *value*. Raises LocalProtocolError."""
-        if not self._keep(topic):
+        if not self._voices.keeps(topic):
             raise LocalProtocolError(f"{topic} is not LASTVALUE: it has no end")
         publish = partial(self._planes.events.publish, self._event(topic, value, TOMBSTONE))
         if self._log is None:
@@ -200,7 +184,6 @@ class Bus(Tasks):
                 raise LocalProtocolError(f"{self.node} did not declare {topic} as DURABLE")
         events = tuple(self._event(topic, value) for topic, value in records)
         done = () if applied is None else (_applied(applied),)
-        self.health.events_out += len(events)
         return await self.durable_log.store(events, applied=done, patient=patient)
 
     def drain(self) -> None:
@@ -256,6 +239,7 @@ class Bus(Tasks):
         """Return how this node is now."""
         self._beats += 1
         health = self.health
+        health.events_out = self._planes.events_out
         rate_in, rate_out = health.rates(monotonic_s())
         return Heartbeat(
             self._beats,
@@ -271,12 +255,18 @@ class Bus(Tasks):
             round(rate_out, 1),
             health.latency_us(0.5),
             health.latency_us(0.99),
-            {**health.figures, **self.peers.counters(), **self.paces.counters()},
+            {
+                **health.figures,
+                **self.peers.counters(),
+                **self.paces.counters(),
+                **(self._log.counters() if self._log is not None else {}),
+            },
         )
 
     def rebind(self) -> None:
         """Cut every peer off and let in anew those that still may; a key was revoked."""
         self._planes.rebind()
+        self.voices.clear()  # they speak to the old sockets
 
     def close(self) -> None:
         """Close everything. Closing twice is fine."""
@@ -325,17 +315,28 @@ class Bus(Tasks):
             nid=self._nid,
             epoch=self.epoch,
         )
-        self._emit = self._planes.events.emit
         if says_durable:
             self._planes.publish_durable()
         if says_durable or self._inbound.durable:
             place = self.paths.state / JOURNALS
             place.mkdir(parents=True, exist_ok=True)
             journal = Journal(place / f"{self.node}.sqlite3", keep=self._run.retention)
-            self._log = self._planes.open_log(journal, self.node, self._die)
+            journal.floor = 0 if self._component.rebuilds else OFFSET_MAX
+            self._log = self._planes.open_log(journal, self.node, self._die, self._on_lost)
+        self._voices = Voices(
+            self.node,
+            self._says,
+            self._schemas,
+            self._planes.events,
+            self._log.when_settled if self._log is not None else None,
+        )
+        self.emit, self.voices = self._voices.emit, self._voices.ready
         self._planes.respond(
             Welcome(self.node, self.epoch, WIRE), self._run.cluster, self._serving.serve
         )
+
+    def _on_lost(self, consumer: str) -> None:
+        self.log.error("consumer_lost", consumer=consumer, first=self.journal.first)
 
     def _die(self, error: BaseException) -> None:
         """End the node: its disk failed."""
@@ -345,13 +346,11 @@ class Bus(Tasks):
 
         self.spawn(die(), "journal failed")
 
-    def _keep(self, topic: str) -> bool:
-        """Return whether *topic* is LASTVALUE, and remember it: topics are bounded."""
-        kind = topics.longest(self._says, topic)
-        if kind is None or kind == DURABLE:
-            raise LocalProtocolError(f"{self.node} did not declare {topic}, or it is DURABLE")
-        self._keeps[topic] = kind == LASTVALUE
-        return self._keeps[topic]
+    def _on_drained(self, taken: int, sent_ns: int) -> None:
+        if taken:
+            self.health.events_in += taken
+            self.health.latency(wall_ns() - sent_ns)  # of one in a drain: a sample is enough
+        self.paces.flush()
 
     def _event(self, topic: str, value: object, flags: int = 0) -> Event:
         now = wall_ns()

@@ -21,7 +21,7 @@ from mesh.protocol.control import Record
 from mesh.protocol.envelope import SNAPSHOT, TOMBSTONE, Event
 from mesh.runtime.handlers import Bound, EventMark, EventMeta, meta_of
 from mesh.runtime.health import Health
-from mesh.transport.pubsub import Lane
+from mesh.transport.lanes import Lane
 
 BATCH_MAX: Final = 1_024
 _SPECIAL: Final = SNAPSHOT | TOMBSTONE
@@ -79,21 +79,9 @@ class Handling:
         mark, bound = self.mark, self.bound
         if mark.conflate or self.freshness is not None or bound.is_async or bound.arguments != 1:
             return None
-        health, decode, reject = self._desk.health, self._decode, self._desk.reject
-        give = self._append if mark.batch else bound.call
-
-        def take(payload: bytes, ts_sent: int) -> None:
-            health.events_in += 1
-            if not health.events_in & 15:  # a sample is enough, and cheaper
-                health.latency(wall_ns() - ts_sent)
-            try:
-                value = decode(payload)
-            except MeshError as error:
-                reject(mark.prefix, error)
-                return
-            give(value)
-
-        return take
+        # A drain has fewer frames than a batch may have, and is followed by flush().
+        give = self._batch.append if mark.batch else bound.call
+        return Lane(envelope.raw_decoder(bound.kind), give)
 
     def flush(self) -> None:
         """Hand over what was kept during a drain."""
@@ -106,7 +94,8 @@ class Handling:
             for (event, record), skipped in self._newest.take():
                 self._take(event, record, skipped)
         elif self._batch:
-            batch, self._batch = self._batch, []
+            batch = self._batch.copy()
+            self._batch.clear()  # lanes append to this very list
             if self.bound.arguments == 1:
                 self.bound.call(batch)
             elif self._last is not None:
@@ -201,7 +190,7 @@ class Paces:
             self._kept.append(handling)
 
     def flush(self) -> None:
-        """Finish a drain for all; called by every link."""
+        """Finish a drain for all."""
         for handling in self._kept:
             handling.flush()
 

@@ -23,7 +23,8 @@ from mesh.protocol.envelope import SNAPSHOT, TOMBSTONE, Event
 from mesh.protocol.lastvalue import LastValues
 from mesh.protocol.sequence import Gap
 from mesh.runtime.durable import DurableReader, Spawn
-from mesh.transport.pubsub import Ears, Lane, Subscriber
+from mesh.transport.lanes import Lane
+from mesh.transport.pubsub import Ears, Subscriber
 from mesh.transport.sockets import Socket
 
 ROUTES_MAX: Final = 10_000
@@ -39,10 +40,10 @@ AskSnapshot: TypeAlias = Callable[[SnapshotAsk, float], Awaitable[SnapshotPage]]
 
 @dataclass(slots=True)
 class Listeners:
-    """Who is told of what happens on the links of this process."""
+    """Who is told of what happens on the links of this process; see Ears."""
 
     on_gap: Callable[[str, Gap], None] = lambda node, gap: None
-    on_drained: Callable[[], None] = lambda: None
+    on_drained: Callable[[int, int], None] = lambda taken, sent_ns: None
     on_trouble: Callable[[str, str], None] = lambda node, why: None
 
 

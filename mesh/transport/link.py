@@ -2,7 +2,8 @@
 
 libzmq's descriptor tells of news, not of messages: it may stay silent although some wait, and
 a send may eat the news. So a drain ends only when libzmq itself says that nothing is left, or
-when the budget is spent and another turn is due; and every send is followed by another look.
+when the budget is spent and another turn is due; and every send is followed by another look,
+in the next turn or, for what is only posted, soon.
 
 Figures in comments: CPython 3.11, pyzmq 27, a slow 2-core machine; recv of a frame is 0.5 us.
 
@@ -12,18 +13,22 @@ Never here: decoding, sockets' options, the order among links.
 import asyncio
 import errno
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TypeAlias
 
 import zmq
 
 from mesh.errors import LocalProtocolError
-from mesh.transport.mux import EVENTS, RPC, Mux, Rank
+from mesh.transport.mux import BUDGET, EVENTS, RPC, Mux, Rank
 
 Sink: TypeAlias = Callable[[bytes], None]
 RoutedSink: TypeAlias = Callable[[bytes, bytes], None]
 FramedSink: TypeAlias = Callable[[zmq.Frame], None]
 Hook: TypeAlias = Callable[[], None]
-_Take: TypeAlias = Callable[[], bool]  # one message out of the socket; False: there is none
+Recv: TypeAlias = Callable[[int], bytes]
+Ended: TypeAlias = Callable[[zmq.ZMQError], bool]
+BulkSink: TypeAlias = Callable[[Recv, Ended, int], int]
+_Take: TypeAlias = Callable[[int], int]  # at most so many messages; how many: fewer, none is left
 
 # Plain integers: `events & zmq.POLLIN` builds an IntFlag, 2 us.
 _NOBLOCK: Final = int(zmq.NOBLOCK)
@@ -32,6 +37,7 @@ _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
 _POLLOUT: Final = int(zmq.POLLOUT)
 
+LOOK_S: Final = 0.005  # what a message may wait whose news post has eaten
 _FEW: Final = 2  # asking EVENTS costs 2.9 us, a raised EAGAIN 7.6: ask after the first two
 _ASKED: Final = frozenset({zmq.ROUTER, zmq.DEALER, zmq.REP, zmq.REQ})
 
@@ -41,9 +47,12 @@ class Link:
 
     sink gets frames of single-part messages. routed is for a ROUTER: routing id and frame.
     framed is for an XPUB: the zmq.Frame, whose get("User-Id") tells the peer, before the next
-    recv. A message of more parts is dropped and counted in rejects; with unchecked=True each
-    part is handed to sink as a frame, for sinks that judge every frame by its own bytes: it
-    saves 1.5 us a frame.
+    recv. A message of more parts is dropped and counted in rejects.
+
+    bulk takes the frames itself, at most as many as it is told, by recv(zmq.NOBLOCK), and returns
+    how many: a call of Python a frame is what a drain can save. A ZMQError of recv, and of
+    nothing else, it hands to ended and returns. Each part of a message is a frame to it: it
+    judges every one by its own bytes, which saves 1.5 us a frame.
 
     on_drained is called after each drain that handed out at least one frame. on_writable is
     called once after a send refused for a full queue (or for no peer yet), when the socket
@@ -65,10 +74,10 @@ class Link:
         sink: Sink | None = None,
         routed: RoutedSink | None = None,
         framed: FramedSink | None = None,
+        bulk: BulkSink | None = None,
         on_drained: Hook | None = None,
         on_writable: Hook | None = None,
         rank: Rank | None = None,
-        unchecked: bool = False,
     ) -> None:
         kind = zmq.SocketType(int(sock.getsockopt(zmq.TYPE)))
         if on_writable is not None and kind is zmq.ROUTER:
@@ -79,9 +88,11 @@ class Link:
         self._kind, self._sock = kind.name, sock
         self._recv, self._get = sock.recv, sock.getsockopt
         self._send = super(zmq.Socket, sock).send  # past a wrapper that costs as much again
-        self._take = self._taker(sink, routed, framed, unchecked=unchecked)
+        self._take = self._taker(sink, routed, framed, bulk)
+        self._span = 1 if bulk is None else BUDGET  # what one call of _take may take
         self._on_drained, self._on_writable = on_drained, on_writable
-        self._closed = self._draining = self._blocked = False
+        self._closed = self._blocked = False
+        self._looking = False  # a look for messages is due after this, or under way
         self._rest = False  # inside a message that is being dropped
         self._sure = False  # there is news: recv without asking first
         self._few = _FEW
@@ -89,6 +100,8 @@ class Link:
         # asyncio polls once more before the turn. A descriptor not yet quietened is still
         # readable then, and each wake-up would cost a second turn that finds nothing.
         self._quieten = isinstance(loop, asyncio.BaseEventLoop)
+        self._later: asyncio.TimerHandle | None = None  # of a look after post
+        self._call_later = loop.call_later
         self._mux = Mux.of(loop)
         self._mux.add(self, self._wake)
         self._mux.mark(self)  # what came before the reader was there makes no news
@@ -108,6 +121,8 @@ class Link:
         if self._closed:
             return False
         send = self._send
+        if not self._looking:
+            self._look()
         try:
             if len(parts) > 1:
                 for part in parts[:-1]:
@@ -115,10 +130,26 @@ class Link:
             send(parts[-1], _NOBLOCK)
         except zmq.ZMQError as error:
             return self._not_sent(error)
-        finally:
-            if not self._draining:  # a drain looks again by itself
-                self._mux.mark(self)  # the send may have eaten the news of a message
         return True
+
+    def post(self, frame: bytes) -> None:
+        """Send one frame; who is away or full does not get it. As send, in half the time.
+
+        The look for messages comes LOOK_S later: it would keep the loop from sleeping, and so
+        its core from whoever is to get this frame.
+        """
+        try:
+            self._send(frame, _NOBLOCK)
+        except zmq.ZMQError as error:
+            self._not_sent(error)
+        if self._later is None and not self._looking:
+            self._later = self._call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """Look for messages in the next turn: a send may eat the news of one."""
+        self._looking, self._later = True, None
+        if not self._closed:
+            self._mux.mark(self)
 
     def close(self) -> None:
         """Stop listening and close the socket. Closing twice is fine.
@@ -128,6 +159,8 @@ class Link:
         """
         if not self._closed:
             self._closed = True
+            if self._later is not None:
+                self._later.cancel()
             self._mux.remove(self)  # before the number can be used again
             self._sock.close(linger=0)
 
@@ -135,7 +168,11 @@ class Link:
         """Hand out at most *budget* frames; return whether more may wait. The Mux calls it."""
         if self._closed:
             return False
-        more = (self._sure or self._readable()) and self._pump(budget)
+        self._looking = True  # that is what it does: sends of its sinks need no other turn
+        try:
+            more = (self._sure or self._readable()) and self._pump(budget)
+        finally:
+            self._looking = False
         self._sure = more
         if self.frames != self._flushed and not self._closed:
             self._flushed = self.frames
@@ -148,23 +185,23 @@ class Link:
     def _wake(self) -> None:
         self._sure = not self._quieten or self._readable()
         if self._sure or self._blocked:
-            self._mux.mark(self)
+            self._mux.news(self)
 
     def _pump(self, budget: int) -> bool:
         """Take messages; return True if the budget was spent, False once none is left."""
         take, few, taken, more = self._take, self._few, 0, True
         self._sure = False  # whatever is raised below: ask again
-        self._draining = True
         try:
             while more and taken < budget:
-                taken += 1
-                if not take():  # EAGAIN: libzmq has looked, and will make news of the next
-                    taken -= 1
+                most = 1 if taken < few else min(self._span, budget - taken)
+                taken += 1  # also if what takes it raises
+                got = take(most)
+                taken += got - 1
+                if got < most:  # EAGAIN: libzmq has looked, and will make news of the next
                     more = False
                 elif taken <= few:
                     more = self._readable()
         finally:
-            self._draining = False
             self.frames += taken
         self._few = _FEW if taken <= _FEW else 0
         return more
@@ -216,30 +253,18 @@ class Link:
         sink: Sink | None,
         routed: RoutedSink | None,
         framed: FramedSink | None,
-        *,
-        unchecked: bool,
+        bulk: BulkSink | None,
     ) -> _Take:
-        match (sink, routed, framed):
-            case (sink, None, None) if sink is not None:
-                return self._take_parts(sink) if unchecked else self._take_single(sink)
-            case (None, routed, None) if routed is not None:
+        match (sink, routed, framed, bulk):
+            case (sink, None, None, None) if sink is not None:
+                return self._take_single(sink)
+            case (None, routed, None, None) if routed is not None:
                 return self._take_routed(routed)
-            case (None, None, framed) if framed is not None:
+            case (None, None, framed, None) if framed is not None:
                 return self._take_framed(framed)
+            case (None, None, None, bulk) if bulk is not None:
+                return partial(bulk, self._recv, self._ended)
         raise LocalProtocolError("a link has exactly one sink")
-
-    def _take_parts(self, sink: Sink) -> _Take:
-        recv, ended = self._recv, self._ended
-
-        def take() -> bool:
-            try:
-                frame = recv(_NOBLOCK)
-            except zmq.ZMQError as error:
-                return ended(error)
-            sink(frame)
-            return True
-
-        return take
 
     def _take_single(self, sink: Sink) -> _Take:
         # A Frame knows whether more parts follow: 2.0 us. recv and RCVMORE: 2.8.
@@ -248,7 +273,7 @@ class Link:
     def _take_framed(self, framed: FramedSink) -> _Take:
         recv, ended, skip = self._recv, self._ended, self._skip
 
-        def take() -> bool:
+        def take(most: int) -> bool:
             try:
                 frame = recv(_NOBLOCK, copy=False)
             except zmq.ZMQError as error:
@@ -263,7 +288,7 @@ class Link:
     def _take_routed(self, routed: RoutedSink) -> _Take:
         recv, ended, skip = self._recv, self._ended, self._skip
 
-        def take() -> bool:
+        def take(most: int) -> bool:
             try:
                 if self._rest:
                     return skip(recv(_NOBLOCK, copy=False))

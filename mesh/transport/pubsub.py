@@ -6,7 +6,7 @@ Never here: decisions about sequences and probes, parsing of payloads, discovery
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 import zmq
 
@@ -14,7 +14,7 @@ from mesh.errors import MeshError
 from mesh.protocol import envelope, topics
 from mesh.protocol.access import ANSWER, END, GRANT, SubscriptionGuard
 from mesh.protocol.control import Head, Heartbeat
-from mesh.protocol.envelope import Event, read_plain
+from mesh.protocol.envelope import Event
 from mesh.protocol.outbound import Outbound
 from mesh.protocol.rejects import Rejects
 from mesh.protocol.sequence import DELIVER, Gap
@@ -30,12 +30,10 @@ from mesh.protocol.sync import (
     Unsubscribe,
 )
 from mesh.transport.auth import user_of
+from mesh.transport.lanes import Lane, Lanes
 from mesh.transport.link import Link
 from mesh.transport.mux import DURABLE, EVENTS
 
-Lane: TypeAlias = Callable[[bytes, int], None]
-
-LANES_MAX: Final = 10_000
 EVENT_CAP_BYTES: Final = 16 * 1024  # queue length x cap bounds a stalled peer's memory
 DURABLE_CAP_BYTES: Final = 4 * 1024
 _HEARTBEAT: Final = topics.HEARTBEAT + "\0"
@@ -55,26 +53,13 @@ class Publisher:
         durable: bool = False,
     ) -> None:
         self.outbound, self._guard, self._loop, self._sock = outbound, guard, loop, sock
-        self.published = 0
         self._rank = DURABLE if durable else EVENTS
         self._link = Link(loop, sock, framed=self._on_subscription, rank=self._rank)
-        self._send = self._link.send
+        self.send: Callable[[bytes], None] = self._link.post  # of a frame that has its number
 
     def publish(self, event: Event, *, keep: bool = False) -> None:
         """Number *event* and send it to whoever listens; see Outbound.frame."""
         self.send(self.outbound.frame(event, keep=keep))
-
-    def emit(
-        self, topic: str, schema: int, payload: bytes, ts_recv: int, ts_sent: int, keep: bool
-    ) -> None:
-        """Number and send an event without flags; see Outbound.plain."""
-        self.published += 1
-        self._send(self.outbound.plain(topic, schema, payload, ts_recv, ts_sent, keep=keep))
-
-    def send(self, frame: bytes) -> None:
-        """Send a frame that is numbered already, as a journal stored it. Never blocks."""
-        self.published += 1
-        self._send(frame)
 
     def rebind(self, sock: "zmq.SyncSocket") -> None:
         """Go on with a fresh socket in place of the old one, already closed: all peers come
@@ -82,7 +67,7 @@ class Publisher:
         self._guard.reset()  # what the old peers held has gone with them
         self._sock = sock
         self._link = Link(self._loop, sock, framed=self._on_subscription, rank=self._rank)
-        self._send = self._link.send
+        self.send = self._link.post
 
     def close(self) -> None:
         """Close the socket."""
@@ -107,15 +92,16 @@ class Publisher:
 class Ears:
     """What a Subscriber tells its owner; none may raise.
 
-    lane(topic): what takes the payload and ts_sent of a plain event where nobody needs the
-    rest of it; call reroute() when its answers change.
+    lane(topic): what takes the payload of a plain event where nobody needs the rest of it;
+    call reroute() when its answers change. on_drained(taken, sent_ns): how many events took
+    lanes since the last drain, and when the last of them was sent.
     """
 
     on_event: Callable[[Event], None]
     on_live: Callable[[Head, bool], None]  # True: a new run of the publisher began
     on_gap: Callable[[Gap], None]
     on_beacon: Callable[[Heartbeat], None] = lambda beacon: None
-    on_drained: Callable[[], None] = lambda: None
+    on_drained: Callable[[int, int], None] = lambda taken, sent_ns: None
     on_trouble: Callable[[str], None] = lambda why: None
     lane: Callable[[str], Lane | None] = lambda topic: None
 
@@ -141,13 +127,11 @@ class Subscriber:
         self._rank = DURABLE if durable else EVENTS
         self.sync = LinkSync(token)
         self._on_event = ears.on_event
-        self._lanes: dict[bytes, tuple[str, Lane | None]] = {}
+        self._lanes = Lanes(self.sync.tracker, self._judge)
         self.received = 0
         self.rejects = Rejects()
         self._link: Link | None = None
         self._sock: zmq.SyncSocket | None = None
-        self._tracker = self.sync.tracker
-        self._is_next = self.sync.tracker.is_next
 
     @property
     def live(self) -> bool:
@@ -165,6 +149,10 @@ class Subscriber:
     def again(self) -> None:
         """Ask for a HEAD once more."""
         self._do(self.sync.again(self._loop.time()))
+
+    def moved(self) -> None:
+        """Connect anew: the publisher is elsewhere now."""
+        self._do(self.sync.moved())
 
     def reroute(self) -> None:
         """Ask for the lanes anew."""
@@ -204,29 +192,16 @@ class Subscriber:
         self._link = Link(
             self._loop,
             self._sock,
-            sink=self._on_frame,
+            bulk=self._lanes.take,
             rank=self._rank,
-            on_drained=self._ears.on_drained,
-            unchecked=True,
+            on_drained=self._on_drained,
         )
         self._do(self.sync.opened(self._loop.time()))
 
-    def _on_frame(self, frame: bytes) -> None:
-        """Take a frame: the next plain event of a known topic by its lane, any other in full."""
-        plain = read_plain(frame)
-        if plain is not None:
-            name, nid, epoch, seq, ts_sent, payload = plain
-            lane = self._lanes.get(name)
-            if (
-                lane is not None
-                and lane[1] is not None
-                and nid == self.nid
-                and self._is_next(epoch, lane[0], seq)
-            ):
-                self.received += 1
-                lane[1](payload, ts_sent)
-                return
-        self._judge(frame)
+    def _on_drained(self) -> None:
+        taken, sent_ns = self._lanes.claim()
+        self.received += taken
+        self._ears.on_drained(taken, sent_ns)
 
     def _judge(self, frame: bytes) -> None:
         try:
@@ -245,12 +220,8 @@ class Subscriber:
             self._ears.on_gap(gap)
         if verdict is DELIVER and not self.rejects.silenced:
             self._on_event(event)
-            self._open_lane(event.topic)
-
-    def _open_lane(self, topic: str) -> None:
-        name = topic.encode()
-        if name not in self._lanes and len(self._lanes) < LANES_MAX:
-            self._lanes[name] = topic, self._ears.lane(topic)
+            if not self._lanes.knows(event):
+                self._lanes.open(event, self._ears.lane(event.topic))
 
     def _took(self, event: Event) -> bool:
         """Take what is for the link itself; return whether it is for nobody else."""

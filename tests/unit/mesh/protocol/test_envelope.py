@@ -103,22 +103,36 @@ def test_ext_that_nobody_would_read_is_our_own_fault() -> None:
 def test_plain_frame_is_an_ordinary_frame_made_sooner(
     topic: str, schema: int, nid: int, epoch: int, seq: int, ts_sent: int, payload: bytes
 ) -> None:
-    frame = envelope.encode_plain(topic, schema, nid, epoch, seq, 5, ts_sent, payload)
     event = Event(topic, schema, nid, epoch, seq, payload, ts_recv=5, ts_sent=ts_sent)
+    head = envelope.plain_head(event)
+    frame = head + envelope.plain_tail(seq, 5, ts_sent) + payload
     assert frame == envelope.encode_event(event)
     assert envelope.decode_event(frame) == event
-    assert envelope.read_plain(frame) == (topic.encode(), nid, epoch, seq, ts_sent, payload)
+    assert envelope.find_tail(frame) == len(head)
+    assert envelope.tail_seq(frame, len(head)) == (seq,)
+    assert envelope.sent_ns_of(frame) == ts_sent
 
 
-@pytest.mark.parametrize("frame", [b"", b"\0", GOLDEN, GOLDEN[:40], b"md.x\0" + bytes(56)])
-def test_other_frames_are_left_to_the_full_decoder(frame: bytes) -> None:
-    assert envelope.read_plain(frame) is None
+@pytest.mark.parametrize(
+    "other",
+    [
+        Event("a", 1, 2, 3, 4, b"", flags=TOMBSTONE),
+        Event("a", 1, 2, 3, 4, b"", ext=b"x"),
+        Event("a", 9, 2, 3, 4, b""),
+        Event("a", 1, 9, 3, 4, b""),
+        Event("a", 1, 2, 9, 4, b""),
+        Event("a.b", 1, 2, 3, 4, b""),
+    ],
+)
+def test_frames_with_anything_else_have_another_head(other: Event) -> None:
+    head = envelope.plain_head(Event("a", 1, 2, 3, 0, b""))
+    assert not envelope.encode_event(other).startswith(head)
 
 
-def test_plain_flags_with_ext_are_left_to_the_full_decoder() -> None:
-    assert (
-        envelope.read_plain(envelope.encode_event(Event("a", 1, 2, 3, 4, b"", ext=b"x"))) is None
-    )
+@pytest.mark.parametrize("frame", [b"", b"\0", bytes(24), b"x" * 300])
+def test_head_of_what_is_no_frame_is_that_of_no_event(frame: bytes) -> None:
+    head = frame[: envelope.find_tail(frame)]
+    assert len(head) < len(envelope.plain_head(Event("a", 1, 2, 3, 0, b"")))
 
 
 def test_numbers_of_the_publisher_replace_those_of_the_event() -> None:

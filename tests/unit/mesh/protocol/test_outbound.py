@@ -9,7 +9,7 @@ from mesh.errors import LocalProtocolError
 from mesh.protocol import envelope, outbound, topics
 from mesh.protocol.control import Head, StreamHead
 from mesh.protocol.envelope import EVENT_MAX_BYTES, RPC_MAX_BYTES, TOMBSTONE, Event
-from mesh.protocol.outbound import BEACON_HEADS, HEADS_PER_PAGE, Outbound
+from mesh.protocol.outbound import BEACON_HEADS, HEADS_PER_PAGE, Outbound, Voice
 
 NID, RUN, CAP_BYTES = 7, 3, 16 * 1024
 
@@ -48,13 +48,24 @@ def test_events_are_numbered_per_topic_from_1() -> None:
     assert out.heads == {"a": 3, "b": 1}
 
 
-def test_plain_events_are_the_same_made_sooner() -> None:
+def voice(out: Outbound, topic: str, sent: list[bytes], *, keep: bool = False) -> Voice:
+    return out.voice(topic, 0x1001, keep=keep, send=sent.append, now_ns=lambda: 12)
+
+
+def test_voice_makes_the_same_events_sooner() -> None:
     plain, full = publisher(), publisher()
     for keep in (False, True):
+        sent: list[bytes] = []
+        voices = {topic: voice(plain, topic, sent, keep=keep) for topic in ("a", "b")}
         for topic in ("a", "b", "a"):
-            assert plain.plain(topic, 0x1001, b"\x01", 11, 12, keep=keep) == full.frame(
-                event(topic), keep=keep
-            )
+            plain.frame(event("between"))
+            full.frame(event("between"))
+            voices[topic](1, 11)
+            assert sent[-1] == full.frame(event(topic), keep=keep)
+    voices["a"](1, 0)
+    assert envelope.decode_event(sent[-1]).ts_recv == 12
+    full.frame(event("a"), keep=True)
+    plain.last_values["a"] = full.last_values["a"]
     assert (plain.heads, plain.last_values) == (full.heads, full.last_values)
 
 
@@ -64,7 +75,7 @@ def test_refused_event_takes_no_number() -> None:
         with pytest.raises(LocalProtocolError):
             out.frame(refused)
         with pytest.raises(LocalProtocolError):
-            out.plain(refused.topic, 1, refused.payload, 0, 0, keep=True)
+            voice(out, refused.topic, [], keep=True)(refused.payload, 0)
     assert out.heads == {"a": 1}
     assert not out.last_values
 

@@ -11,7 +11,7 @@ import uvloop
 import zmq
 
 from mesh.errors import LocalProtocolError
-from mesh.transport.link import Link
+from mesh.transport.link import BulkSink, Ended, Link, Recv
 from mesh.transport.mux import BUDGET, DURABLE, EVENTS, RPC, Mux
 
 Run: TypeAlias = Callable[[Coroutine[Any, Any, None]], None]
@@ -322,16 +322,106 @@ def test_third_part_to_a_router_is_rejected_and_what_follows_is_delivered(
     run(body())
 
 
-def test_unchecked_link_hands_out_every_part(run: Run, wires: Wires) -> None:
+def bulk(sink: Callable[[bytes], None]) -> BulkSink:
+    def take(recv: Recv, ended: Ended, most: int) -> int:
+        for taken in range(most):
+            try:
+                frame = recv(zmq.NOBLOCK)
+            except zmq.ZMQError as error:
+                ended(error)
+                return taken
+            sink(frame)
+        return most
+
+    return take
+
+
+def test_bulk_sink_takes_every_part_and_never_more_than_a_budget(run: Run, wires: Wires) -> None:
     async def body() -> None:
         publisher, subscriber = wires.feed()
-        got = Got()
-        link = Link(loop(), subscriber, sink=got, unchecked=True)
+        got, turns = Got(), list[int]()
+        take = bulk(got)
+
+        def counted(recv: Recv, ended: Ended, most: int) -> int:
+            turns.append(most)
+            return take(recv, ended, most)
+
+        drained = Got()
+        link = Link(loop(), subscriber, bulk=counted, on_drained=lambda: drained(got[-1]))
         publisher.send_multipart([b"a", b"b"])
+        for _ in range(3 * BUDGET):
+            publisher.send(b"c")
         publisher.send(b"after")
-        await got.until(b"after")
-        assert (got, link.rejects) == ([b"a", b"b", b"after"], 0)
+        await drained.until(b"after")
+        assert got == [b"a", b"b", *[b"c"] * (3 * BUDGET), b"after"]
+        assert (link.frames, link.rejects) == (len(got), 0)
+        assert max(turns) <= BUDGET
         link.close()
+
+    run(body())
+
+
+def test_what_a_bulk_sink_raises_is_told_and_the_rest_is_delivered(
+    run: Run, wires: Wires, failures: list[BaseException]
+) -> None:
+    async def body() -> None:
+        receiver, sender = wires.pair(zmq.PULL, zmq.PUSH)
+        for number in range(6):
+            sender.send(b"%d" % number)
+        arrived(receiver)
+        got, drained = Got(), Got()
+
+        def fail(frame: bytes) -> None:
+            got(frame)
+            if frame in (b"0", b"3", b"5"):
+                raise zmq.Again  # not to be taken for the end of the messages
+
+        link = Link(loop(), receiver, bulk=bulk(fail), on_drained=lambda: drained(got[-1]))
+        await drained.until(b"5")
+        assert got == [b"%d" % number for number in range(6)]
+        assert [type(failure) for failure in failures] == [zmq.Again] * 3
+        failures.clear()
+        link.close()
+
+    run(body())
+
+
+def test_bulk_sink_may_close_its_link(run: Run, wires: Wires) -> None:
+    async def body() -> None:
+        receiver, sender = wires.pair(zmq.PULL, zmq.PUSH)
+        for _ in range(6):
+            sender.send(b"frame")
+        arrived(receiver)
+        got = Got()
+
+        def leave(frame: bytes) -> None:
+            got(b"last" if len(got) == 3 else frame)
+            if got[-1] == b"last":
+                link.close()
+
+        link = Link(loop(), receiver, bulk=bulk(leave))
+        await got.until(b"last")
+        await timer(0)
+        assert len(got) == 4
+        assert link.closed
+
+    run(body())
+
+
+def test_reply_whose_news_a_post_has_eaten_is_delivered(run: Run, wires: Wires) -> None:
+    async def body() -> None:
+        router, dealer = wires.pair(zmq.ROUTER, zmq.DEALER)
+        got = Got()
+        link = Link(loop(), dealer, sink=got)
+        link.post(b"question")
+        peer, _ = router.recv_multipart()
+        await timer(0.01)  # the look after the first send is over
+        router.send_multipart([peer, b"answer"])
+        arrived(dealer)
+        link.post(b"next question")
+        await got.until(b"answer")
+        link.close()
+        link.post(b"goes nowhere")
 
     run(body())
 

@@ -1,0 +1,87 @@
+"""genesis bench: the document it prints, in few rounds; the figures are nobody's business here."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mesh.cli import benches, genesis
+from mesh.cli.failures import NOT_FOUND, USAGE
+
+COMMAND = [sys.executable, "-c", "from mesh.cli import main; main()", "bench", "events", "--quick"]
+INTERRUPTED = 130
+HOLDS = ["mesh", "mesh", "batch", "durable publish", "durable sustained", "late joiner"]
+
+
+def test_events_are_measured_and_judged_in_one_document() -> None:
+    done = subprocess.run([*COMMAND, "--json"], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found.keys() == {"name", "machine", "commit", "results", "ok"}
+    assert found["name"] == "events"
+    rows = {row["what"]: row for row in found["results"]}
+    assert {"p50_us", "p99_us", "p999_us", "per_s"} <= rows["mesh"].keys()
+    assert rows["mesh"]["ratio_to"]["floor"].keys() == {"p50_us", "per_s"}
+    judged = [(what, limit) for what, row in rows.items() for limit in row.get("limits", ())]
+    assert [what for what, _ in judged] == HOLDS
+    for _, limit in judged:
+        kept = (
+            limit["is"] <= limit["at_most"]
+            if "at_most" in limit
+            else limit["is"] >= limit["at_least"]
+        )
+        assert limit["ok"] is kept
+    assert found["ok"] is all(limit["ok"] for _, limit in judged)
+    assert done.stderr == ""
+
+
+def test_ctrl_c_ends_it_without_a_word_and_leaves_no_process() -> None:
+    with subprocess.Popen(
+        COMMAND,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # the terminal's group, to which Ctrl-C goes
+    ) as process:
+        group = process.pid
+        while len(members(group)) < 3:  # the verb, the measurement, its publisher
+            assert process.poll() is None
+        os.killpg(group, signal.SIGINT)
+        out, err = process.communicate(timeout=15)
+        assert (process.returncode, out, err) == (INTERRUPTED, "", "")
+        assert not members(group)
+
+
+def members(group: int) -> list[str]:
+    """Return the processes of a group that have not ended, by their pids."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, of = path.read_text().rpartition(")")[2].split()[:3]
+            if int(of) == group and state != "Z":
+                found.append(path.parent.name)
+    return found
+
+
+def test_unknown_name_is_one_line() -> None:
+    done = subprocess.run([*COMMAND[:-2], "evnts"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert done.stderr.startswith("genesis: no bench 'evnts'; ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_package_without_a_checkout_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(benches, "BENCH", tmp_path / "bench" / "__main__.py")
+    result = CliRunner().invoke(genesis, ["bench", "events"], prog_name="genesis")
+    assert result.exit_code == NOT_FOUND
+    assert (
+        result.stderr == "genesis: bench/ comes with a checkout of Genesis, not with the package\n"
+    )
