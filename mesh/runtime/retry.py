@@ -1,6 +1,7 @@
-"""CircuitBreaker and retry_with_backoff: the guarded call and the repeated call.
+"""retry_with_backoff: the repeated call. CircuitBreaker, the guarded one, is offered here too.
 
-Numbers and decisions are in mesh.protocol.breaker and mesh.protocol.backoff.
+One layer retries: retry(breaker(time-out(call))), and libraries have their own retries off.
+Decisions are in mesh.protocol.retries, delays in mesh.protocol.backoff.
 
 Never here: policy numbers beyond the two defaults that people know.
 """
@@ -9,61 +10,18 @@ import asyncio
 import inspect
 import random
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Any, TypeVar, overload
 
 from mesh.clock import monotonic_s
-from mesh.errors import BreakerOpen, MeshError, Refused
 from mesh.protocol.backoff import BackoffPolicy
-from mesh.protocol.breaker import Breaker
+from mesh.protocol.retries import Attempts, RetryBudget, RetryBudgets
+from mesh.runtime.circuit import Breakers, CircuitBreaker
+from mesh.runtime.deadline import deadline_s
+
+__all__ = ["Breakers", "CircuitBreaker", "RetryBudget", "RetryBudgets", "retry_with_backoff"]
 
 T = TypeVar("T")
-
-PROBE_S = 5.0
-
-
-class CircuitBreaker:
-    """Stop calling what keeps failing; let one probe through after *recovery_timeout* seconds."""
-
-    def __init__(
-        self, name: str, failure_threshold: int = 3, recovery_timeout: float = 2.0
-    ) -> None:
-        self.name = name
-        self.failure_threshold = failure_threshold
-        self.recovery_timeout = recovery_timeout
-        self._breaker = Breaker(failure_threshold, recovery_timeout, PROBE_S)
-
-    @property
-    def state(self) -> str:
-        """Return CLOSED, OPEN or HALF_OPEN."""
-        return self._breaker.state.name
-
-    @overload
-    async def execute(self, func: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T: ...
-
-    @overload
-    async def execute(self, func: Callable[..., T], *args: Any, **kwargs: Any) -> T: ...
-
-    async def execute(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Return what *func* (plain or coroutine) returns, or raise what it raises.
-
-        Raises BreakerOpen without calling while the breaker refuses. A refusal by the callee
-        is an answer, not a failure; a cancelled call gives its permit back.
-        """
-        permit = self._breaker.admit(monotonic_s())
-        if permit is None:
-            raise BreakerOpen(self.name, max(0.0, self._breaker.until - monotonic_s()))
-        try:
-            result = func(*args, **kwargs)
-            value = await result if inspect.isawaitable(result) else result
-        except Exception as error:  # counted and raised again
-            # Whatever the callee raises is a failure to count, except an answer that says no.
-            self._breaker.record(permit, succeeded=isinstance(error, Refused), now=monotonic_s())
-            raise
-        except BaseException:  # cancelled: that says nothing about the callee
-            self._breaker.give_back(permit, monotonic_s())
-            raise
-        self._breaker.record(permit, succeeded=True, now=monotonic_s())
-        return value
 
 
 @overload
@@ -72,6 +30,9 @@ async def retry_with_backoff(
     max_retries: int = 3,
     base_delay: float = 0.1,
     *,
+    once: bool = False,
+    budget: RetryBudget | None = None,
+    call_s: float = 0.0,
     dice: Callable[[], float] = random.random,
 ) -> T: ...
 
@@ -82,6 +43,9 @@ async def retry_with_backoff(
     max_retries: int = 3,
     base_delay: float = 0.1,
     *,
+    once: bool = False,
+    budget: RetryBudget | None = None,
+    call_s: float = 0.0,
     dice: Callable[[], float] = random.random,
 ) -> T: ...
 
@@ -91,27 +55,40 @@ async def retry_with_backoff(
     max_retries: int = 3,
     base_delay: float = 0.1,
     *,
+    once: bool = False,
+    budget: RetryBudget | None = None,
+    call_s: float = 0.0,
     dice: Callable[[], float] = random.random,
 ) -> Any:
     """Return what *func* returns, after at most *max_retries* further tries.
 
-    Waits with full jitter, doubling from *base_delay* seconds up to 5 s. Never repeats a
-    refusal, nor what may already have been executed. Raises the last error with the number
-    of tries as a note. Cancelling is safe between tries.
+    Waits with full jitter, doubling from *base_delay* seconds up to 5 s, and not shorter than
+    the callee asks. Never repeats a refusal, what may have been executed, or anything if *once*.
+    A wait that leaves no time for a call (the longest so far, *call_s* at least) before the
+    deadline of the context is not begun. *budget*: of the target, shared by its callers. Raises
+    the last error with its tries as notes. Cancelling is safe between tries.
     """
-    policy = BackoffPolicy(base_delay)
-    for retry in range(max_retries + 1):
+    deadline = deadline_s()
+    attempts = Attempts(
+        policy=BackoffPolicy(base_delay),
+        retries_max=max_retries,
+        dice=dice,
+        began=monotonic_s(),
+        deadline=inf if deadline is None else deadline,
+        once=once,
+        call_s=call_s,
+        budget=budget,
+    )
+    while True:
+        began = monotonic_s()
         try:
             result = func()
             return await result if inspect.isawaitable(result) else result
-        except Exception as error:  # judged and raised again
-            # Any failure of the callee may be repeated, except those named below.
-            final = isinstance(error, Refused) or (
-                isinstance(error, MeshError) and error.executed == "unknown"
-            )
-            if final or retry == max_retries:
-                error.add_note(f"after {retry + 1} tries")
+        except Exception as error:  # judged, and raised again unless there is another try
+            # Any failure of the callee may be repeated, except those that Attempts names.
+            wait_s = attempts.failed(error, began, monotonic_s())
+            if wait_s is None:
+                for note in attempts.notes:
+                    error.add_note(note)
                 raise
-            after_s = error.retry_after_s if isinstance(error, MeshError) else 0.0
-            await asyncio.sleep(policy.delay_s(retry, dice, after_s))
-    raise AssertionError("unreachable")  # the last try returns or raises
+        await asyncio.sleep(wait_s)

@@ -1,91 +1,115 @@
-"""CircuitBreaker and retry_with_backoff: the seed's names and defaults, with their promises."""
+"""retry_with_backoff: the seed's name and defaults, with its promises."""
 
 import asyncio
 import inspect
 
 import pytest
 
-from mesh.errors import BreakerOpen, Denied, OutcomeUnknown, Unavailable
-from mesh.runtime.retry import CircuitBreaker, retry_with_backoff
+from mesh.errors import BreakerOpen, Denied, OutcomeUnknown, Overloaded, Unavailable
+from mesh.runtime.deadline import within
+from mesh.runtime.retry import CircuitBreaker, RetryBudget, retry_with_backoff
 
 
-async def fails() -> None:
-    raise Unavailable("away")
+class Service:
+    """Fails with what it is given, then answers; counts its calls."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+
+    async def call(self) -> str:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return "done"
+
+    def plain(self) -> str:
+        """Do the same without a coroutine."""
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return "done"
 
 
 def test_defaults_are_the_documented_ones() -> None:
-    breaker = inspect.signature(CircuitBreaker).parameters
     retry = inspect.signature(retry_with_backoff).parameters
-    assert (breaker["failure_threshold"].default, breaker["recovery_timeout"].default) == (3, 2.0)
     assert (retry["max_retries"].default, retry["base_delay"].default) == (3, 0.1)
 
 
-async def test_breaker_opens_at_the_third_failure_and_refuses() -> None:
-    breaker = CircuitBreaker("venue")
-    for _ in range(3):
+async def test_retry_returns_what_the_last_try_returns() -> None:
+    service = Service(Unavailable("a"), ConnectionError("b"))
+    assert await retry_with_backoff(service.call, base_delay=0.0) == "done"
+    assert service.calls == 3
+
+
+async def test_plain_functions_are_repeated_as_well() -> None:
+    service = Service(Unavailable("a"))
+    assert await retry_with_backoff(service.plain, base_delay=0.0) == "done"
+
+
+async def test_retry_gives_up_after_three_with_every_try_as_a_note() -> None:
+    service = Service(*(Unavailable(name) for name in "abcde"))
+    with pytest.raises(Unavailable, match="d") as found:
+        await retry_with_backoff(service.call, base_delay=0.0)
+    notes = found.value.__notes__
+    assert [note.partition("Unavailable: ")[2][:1] for note in notes[:4]] == ["a", "b", "c", "d"]
+    assert notes[4] == "after 4 tries: no retries left"
+
+
+@pytest.mark.parametrize("error", [Denied, OutcomeUnknown, asyncio.CancelledError])
+async def test_i13_refused_unknown_and_cancelled_are_never_repeated(
+    error: type[BaseException],
+) -> None:
+    service = Service(error())
+    with pytest.raises(error):
+        await retry_with_backoff(service.call, base_delay=0.0)
+    assert service.calls == 1
+
+
+async def test_i13_once_is_called_once() -> None:
+    service = Service(Unavailable("a"))
+    with pytest.raises(Unavailable):
+        await retry_with_backoff(service.call, base_delay=0.0, once=True)
+    assert service.calls == 1
+
+
+async def test_i13_no_wait_past_the_deadline_of_the_context() -> None:
+    service = Service(Overloaded("busy", retry_after_s=30.0))
+    with within(5.0), pytest.raises(Overloaded) as found:
+        await retry_with_backoff(service.call)
+    assert found.value.__notes__[-1] == "after 1 try: no time left before the deadline"
+
+
+async def test_i13_budget_of_the_target_is_shared_by_its_callers() -> None:
+    budget, calls = RetryBudget(), 0
+    for _ in range(10):
+        service = Service(*(Unavailable() for _ in range(9)))
         with pytest.raises(Unavailable):
-            await breaker.execute(fails)
-    assert breaker.state == "OPEN"
-    with pytest.raises(BreakerOpen):
-        await breaker.execute(fails)
+            await retry_with_backoff(service.call, base_delay=0.0, budget=budget)
+        calls += service.calls
+    assert calls == 10 + 10  # ten first calls, ten retries of a full budget
 
 
-async def test_probe_closes_it_again() -> None:
-    breaker = CircuitBreaker("venue", failure_threshold=1, recovery_timeout=0.0)
-    with pytest.raises(Unavailable):
-        await breaker.execute(fails)
-    assert await breaker.execute(lambda x: x + 1, 1) == 2
-    assert breaker.state == "CLOSED"
+async def test_order_is_retry_around_breaker_around_call() -> None:
+    breaker = CircuitBreaker("venue", failure_threshold=2, recovery_timeout=30.0)
+    service = Service(*(Unavailable() for _ in range(9)))
+    with within(5.0), pytest.raises(BreakerOpen):  # whose retry_after does not fit
+        await retry_with_backoff(lambda: breaker.execute(service.call), base_delay=0.0)
+    assert service.calls == 2
 
 
-async def test_refusal_is_an_answer() -> None:
-    breaker = CircuitBreaker("venue", failure_threshold=1)
-
-    async def refuses() -> None:
-        raise Denied
-
-    with pytest.raises(Denied):
-        await breaker.execute(refuses)
-    assert breaker.state == "CLOSED"
+async def test_refused_permit_is_retried_if_the_breaker_probes_in_time() -> None:
+    breaker = CircuitBreaker("venue", failure_threshold=1, recovery_timeout=0.05)
+    service = Service(Unavailable())
+    assert (
+        await retry_with_backoff(lambda: breaker.execute(service.call), base_delay=0.0) == "done"
+    )
+    assert service.calls == 2
 
 
-async def test_cancelled_probe_gives_its_permit_back() -> None:
-    breaker = CircuitBreaker("venue", failure_threshold=1, recovery_timeout=0.0)
-    with pytest.raises(Unavailable):
-        await breaker.execute(fails)
+async def test_cancelling_a_wait_ends_it() -> None:
+    service = Service(Overloaded(retry_after_s=30.0))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await breaker.execute(asyncio.Event().wait)
-    assert await breaker.execute(lambda: "probed") == "probed"
-
-
-async def test_retry_returns_what_the_last_try_returns() -> None:
-    left = [Unavailable("a"), Unavailable("b")]
-
-    async def flaky() -> str:
-        if left:
-            raise left.pop()
-        return "done"
-
-    assert await retry_with_backoff(flaky, base_delay=0.0) == "done"
-    assert not left
-
-
-async def test_retry_gives_up_after_three_and_says_so() -> None:
-    with pytest.raises(Unavailable) as found:
-        await retry_with_backoff(fails, base_delay=0.0)
-    assert found.value.__notes__ == ["after 4 tries"]
-
-
-@pytest.mark.parametrize("error", [Denied, OutcomeUnknown])
-async def test_refused_and_unknown_are_never_repeated(error: type[Exception]) -> None:
-    calls = 0
-
-    def once() -> None:
-        nonlocal calls
-        calls += 1
-        raise error
-
-    with pytest.raises(error):
-        await retry_with_backoff(once, base_delay=0.0)
-    assert calls == 1
+            await retry_with_backoff(service.call)
+    assert service.calls == 1
