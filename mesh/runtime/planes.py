@@ -12,6 +12,7 @@ from mesh.protocol.access import Access, SubscriptionGuard
 from mesh.protocol.commits import GroupCommit
 from mesh.protocol.control import Welcome
 from mesh.protocol.outbound import Outbound
+from mesh.protocol.topics import HEARTBEAT
 from mesh.runtime.streams import DurableLog, Ticket
 from mesh.storage.journal import Journal
 from mesh.transport.pubsub import DURABLE_CAP_BYTES, EVENT_CAP_BYTES, Publisher
@@ -53,12 +54,22 @@ class Planes:
         self.log: DurableLog | None = None
         self._responder: Responder | None = None
 
+    @property
+    def events_out(self) -> int:
+        """Return how many events were published, heartbeats left out."""
+        sent = [p.outbound.heads for p in (self.events, self.durable) if p is not None]
+        return sum(sum(heads.values()) - heads.get(HEARTBEAT, 0) for heads in sent)
+
     def publish_durable(self) -> None:
         """Bind the plane of durable events."""
         self.durable = self._publisher("d", durable=True)
 
     def open_log(
-        self, journal: Journal, name: str, on_fatal: Callable[[BaseException], None]
+        self,
+        journal: Journal,
+        name: str,
+        on_fatal: Callable[[BaseException], None],
+        on_lost: Callable[[str], None],
     ) -> DurableLog:
         """Own *journal*; its events go out on the durable plane, if there is one."""
         outbound = (
@@ -69,7 +80,7 @@ class Planes:
         commits: GroupCommit[Ticket] = GroupCommit(
             outbound, name, journal.log_id, journal.first, journal.last
         )
-        self.log = DurableLog(self._loop, journal, commits, self.durable, on_fatal)
+        self.log = DurableLog(self._loop, journal, commits, self.durable, on_fatal, on_lost)
         return self.log
 
     def respond(self, welcome: Welcome, cluster: str, serve: Callable[[Call], None]) -> None:

@@ -80,7 +80,7 @@ class AnalysisNode(Component):
         if status.channel == "trade":
             self.bars.status(status.instrument, status.state)
 
-    @request("analysis.history", timeout_s=2.0)
+    @request("analysis.history", timeout_s=2.0, at_once=True)
     def past_bars(self, query: dict[str, Any], caller: str) -> list[dict[str, Any]]:
         """Return the newest bars of an instrument and interval, oldest first."""
         try:

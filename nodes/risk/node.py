@@ -32,6 +32,7 @@ class RiskNode(Component):
         "risk.limits": LASTVALUE,
     }
     schemas = SCHEMAS
+    rebuilds = False  # what it decided before lives in execution's stream
 
     def __init__(self, settings: RiskSettings) -> None:
         super().__init__(settings)
@@ -91,7 +92,7 @@ class RiskNode(Component):
                 raise refusal
         return decision
 
-    @request("risk.limits", timeout_s=1.0)
+    @request("risk.limits", timeout_s=1.0, at_once=True)
     def limits(self, _: None) -> Limits:
         """Return the limits in force."""
         return self.gatekeeper.limits
