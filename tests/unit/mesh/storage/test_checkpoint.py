@@ -93,7 +93,11 @@ def test_nothing_is_made_by_looking(tmp_path: Path) -> None:
 # --- what cannot be saved ---
 
 
-@pytest.mark.parametrize("state", [object(), 2**70, {("a",): 1, object(): 2}], ids=str)
+@pytest.mark.parametrize(
+    "state",
+    [object(), 2**70, {("a",): 1, object(): 2}],
+    ids=["object", "large_number", "object_as_key"],
+)
 def test_state_without_a_form_is_refused_and_the_old_one_stays(
     tmp_path: Path, state: object
 ) -> None:
