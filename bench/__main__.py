@@ -6,6 +6,7 @@ Never here: measuring.
 import argparse
 import importlib
 import sys
+import warnings
 
 from bench.limits import judged
 from bench.report import document, show
@@ -30,6 +31,7 @@ def main() -> int:
             rows = judged(importlib.import_module(f"bench.{name}").measure(quick=given.quick))
             show(document(name, rows), as_json=given.json)
     except KeyboardInterrupt:
+        warnings.simplefilter("ignore")  # of a coroutine that was made and not begun
         return INTERRUPTED
     return 0
 

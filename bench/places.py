@@ -8,6 +8,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable
 from contextlib import asynccontextmanager, contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -68,11 +69,12 @@ def beside(target: Callable[[Path, Connection], None], home: Path) -> "Iterator[
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_until_told, args=(target, home, there))
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # it inherits that
+    resource_tracker.ensure_running()  # what start() would do, and it lets SIGINT through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # it inherits that
     process.start()
-    signal.signal(signal.SIGINT, before)
     there.close()  # so that it hears our end, should we be killed
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # raises if it came meanwhile
         yield here
         here.send(END)
     except BaseException:

@@ -17,6 +17,7 @@ from mesh.protocol.envelope import REPLAY, Event
 FETCH_TIMEOUT_S: Final = 2.0
 ACK_S: Final = 0.2
 ACK_TIMEOUT_S: Final = 1.0
+SETTLE_S: Final = 30.0
 BATCH_MAX: Final = 256  # events that a handler gets at once
 TURN: Final = 64  # events applied before the loop gets its turn
 TRIES: Final = 5  # of one event
@@ -37,13 +38,15 @@ class Hooks:
     be delivered together with the first. deliver is awaited for what goes together, in turn;
     several that fail are delivered again one by one. poisoned is awaited when a single event
     failed five times; it returns whether to go on behind it. trouble tells of failures that
-    are tried again, by a constant name; notice of resets, holes and halts.
+    are tried again, by a constant name; notice of resets, holes and halts. settle is awaited
+    with an offset up to which nothing was for us: who stores offsets stores it.
     """
 
     start: Callable[[str], tuple[str, int] | None]
     fetch: Callable[[Fetch, float], Awaitable[FetchPage]]
     admits: Callable[[Event], bool]
     ack: Callable[[Ack, float], Awaitable[None]]
+    settle: Callable[[str, int], Awaitable[None]]  # log_id, offset
     joins: Callable[[Event, Event], bool]
     deliver: Callable[[Sequence[Event], str], Awaitable[None]]  # events, log_id
     poisoned: Callable[[Event, str, Exception], Awaitable[bool]]
@@ -194,12 +197,21 @@ class DurableReader:
         self._wake.set()
 
     async def _acknowledge(self) -> None:
-        """Tell the owner now and then how far we are, so that it keeps what we still need."""
+        """Tell the owner now and then how far we are, so that it keeps what we still need.
+
+        It may delete what was acknowledged. Where nothing is for us for long the offset of our
+        last effect falls behind that, and after a restart it would look like a loss; so what we
+        acknowledge is stored here, too.
+        """
+        settled, again = -1, 0.0
         while True:
             await asyncio.sleep(ACK_S)
             offset = self.catchup.confirm()
             if not self.durable or offset == self._acked or self.catchup.stage is HALTED:
                 continue
+            if offset != settled and self._loop.time() >= again:
+                settled, again = offset, self._loop.time() + SETTLE_S
+                await self._hooks.settle(self.catchup.log_id, offset)
             try:
                 await self._hooks.ack(Ack(self.catchup.log_id, offset), ACK_TIMEOUT_S)
                 self._acked = offset

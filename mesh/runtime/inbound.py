@@ -110,6 +110,7 @@ class Inbound:
                     poisoned=self._poisoned,
                     trouble=self._trouble,
                     notice=self._notice,
+                    settle=self._settle,
                 )
             )
         for mark, handler in self._marks:
@@ -172,6 +173,13 @@ class Inbound:
         )
         log.failure("dead_letter", error, publisher=node, topic=topic, offset=offset)
         return True
+
+    async def _settle(self, node: str, log_id: str, offset: int) -> None:
+        """Store that nothing up to *offset* is left for us, where offsets are stored here."""
+        log = self._process.durable_log
+        stored = log.journal.applied(node)
+        if stored is not None and stored.log_id == log_id and stored.offset < offset:
+            await log.store(applied=(Applied(node, log_id, offset),), patient=True, decided=False)
 
     def _trouble(self, node: str, what: str, event: Event, error: Exception) -> None:
         """Tell of events that are tried again."""

@@ -52,6 +52,7 @@ class DurableInterest:
     poisoned: Callable[[str, Event, str, Exception], Awaitable[bool]]
     trouble: Callable[[str, str, Event, Exception], None]
     notice: Callable[[str, Notice], None]
+    settle: Callable[[str, str, int], Awaitable[None]]  # node, log_id, offset
 
 
 class Peers:
@@ -279,6 +280,7 @@ class Peers:
             fetch=partial(self._ask, node, "mesh.fetch", FetchPage),
             admits=partial(self._admits, node),
             ack=partial(self._ask, node, "mesh.ack", type(None)),
+            settle=partial(interest.settle, node),
             joins=interest.joins,
             deliver=partial(interest.deliver, node),
             poisoned=partial(interest.poisoned, node),

@@ -400,6 +400,38 @@ async def test_f17_consumer_that_retention_passes_is_told_and_goes_on_from_what_
     assert '"kind":"gone"' in (mesh.paths.logs / "error.log").read_text()
 
 
+async def test_f17_consumer_for_whom_nothing_came_for_long_is_not_told_of_a_loss(
+    mesh: Any, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mesh.runtime.durable.SETTLE_S", 0.0)
+    mesh.retention = Retention(max_bytes=200_000, keep_s=0.0)
+    owner, keeper = OfTwoKinds(), Keeper()
+    await mesh.start("owner", owner)
+    await mesh.start("keeper", keeper)
+    await owner.store(range(1, 6))
+    await owner.store(range(6, 3_001), "d.q.a")  # nothing that the keeper hears
+    await eventually(lambda: stored_offset(keeper) == 3_000)
+    mesh.crash("keeper")
+    await owner.store(range(3_001, 3_101))
+    await eventually(lambda: owner.journal.first > 1_000)
+    keeper = Keeper()
+    await mesh.start("keeper", keeper)
+    await eventually(lambda: keeper.numbers[-1:] == [3_100])
+    assert keeper.numbers == list(range(3_001, 3_101))
+    assert keeper.notices == []
+
+
+class OfTwoKinds(Owner):
+    """Owns a journal of numbers for some and numbers for others."""
+
+    says: ClassVar = {**Owner.says, "d.q.": DURABLE}
+
+
+def stored_offset(keeper: Keeper) -> int:
+    applied = keeper.journal.applied("owner")
+    return 0 if applied is None else applied.offset
+
+
 # --- disks ---
 
 
