@@ -34,7 +34,9 @@ TOMBSTONE: Final = 1 << 3
 END: Final = 1 << 4
 RAW: Final = 1 << 6
 TRACED: Final = 1 << 7
+BUNDLE: Final = 1 << 8  # several plain events, see mesh.protocol.bundle
 MUST_UNDERSTAND: Final = 0xFF00  # an unknown bit among these: drop
+BUNDLE_MAX: Final = 64  # events in a frame
 _RPC_EXT: Final = 1 << 0  # of a request frame: u16 length and a map before the body
 
 _EVENT: Final = struct.Struct("<BBHIIIQQQQQ")
@@ -44,6 +46,8 @@ _pack_event, _unpack_event = _EVENT.pack, _EVENT.unpack_from
 # its topic and schema, a tail (seq, offset 0, ts_recv, ts_sent) and the payload.
 _pack_head: Final = struct.Struct("<BBHIIIQ").pack
 _HEAD_BYTES: Final = 24 + 1  # with the NUL before it
+_FLAGS_HIGH: Final = 4  # from the NUL to the upper byte of the flags
+_BUNDLE_HIGH: Final = BUNDLE >> 8
 plain_tail: Final = struct.Struct("<Q8xQQ").pack
 PLAIN_TAIL_BYTES: Final = 32
 tail_seq: Final = struct.Struct("<Q24x").unpack_from  # the whole tail has to be there
@@ -151,14 +155,15 @@ def encode_numbered(
     return frame
 
 
-def plain_head(event: Event) -> bytes:
+def plain_head(event: Event, flags: int = 0) -> bytes:
     """Return what begins every plain frame of the event's topic, schema, publisher and run.
 
     head + plain_tail(seq, ts_recv, ts_sent) + payload is what encode_event makes of the
     same. The first NUL of a frame being where it is, a frame with this head is sound so far.
+    flags: BUNDLE for the head of bundles.
     """
     return _name_of(event.topic) + _pack_head(
-        EVENT_MAGIC, WIRE, 0, event.schema, event.nid, 0, event.epoch
+        EVENT_MAGIC, WIRE, flags, event.schema, event.nid, 0, event.epoch
     )
 
 
@@ -222,6 +227,26 @@ def decode_event(frame: bytes, mark: int = 0) -> Event:
         ts_recv,
         ts_sent,
         ext,
+    )
+
+
+def decode_events(frame: bytes) -> tuple[Event, ...]:
+    """Return the events in a live *frame*: one, or those of a bundle. Raises as decode_event."""
+    high = frame.find(0, 0, 256) + _FLAGS_HIGH
+    if high >= len(frame) or not frame[high] & _BUNDLE_HIGH:
+        return (decode_event(frame),)
+    plain = bytearray(frame)
+    plain[high] &= ~_BUNDLE_HIGH
+    first = decode_event(bytes(plain))
+    if first.flags or first.offset or first.ext or first.topic.startswith("\xff"):
+        raise RemoteProtocolError("bundle of events that are not plain")
+    payloads = decode_value(first.payload, list[msgspec.Raw])
+    if not 1 < len(payloads) <= BUNDLE_MAX:
+        raise RemoteProtocolError(f"bundle of {len(payloads)} events, {BUNDLE_MAX} max")
+    replace = msgspec.structs.replace
+    return tuple(
+        replace(first, seq=seq, payload=bytes(payload))
+        for seq, payload in enumerate(payloads, first.seq)
     )
 
 

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from mesh.errors import LocalProtocolError
 from mesh.protocol import envelope, topics
+from mesh.protocol.bundle import BUNDLE_HEADER_BYTES, BURST_NS, Bundle
 from mesh.protocol.control import SCHEMAS, Head, StreamHead
 from mesh.protocol.envelope import WIRE, Event
 
@@ -65,29 +66,43 @@ class Outbound:
         schema: int,
         *,
         keep: bool,
-        send: Callable[[bytes], None],
+        bundle: Bundle,
         now_ns: Callable[[], int],
     ) -> Voice:
         """Return what encodes, numbers and sends events of one topic without flags and ext.
 
-        It does what frame() does and nothing that could be done once for all of them.
+        It does what frame() does and nothing that could be done once for all of them. bundle:
+        the publisher's; last values stay out of it, for each is kept as its own frame.
         """
         self.next_seq(topic)
-        head = envelope.plain_head(Event(topic, schema, self.nid, self.epoch, 0, b""))
-        tail, encode = envelope.plain_tail, envelope.encode_value
-        heads, cap_bytes = self.heads, self.cap_bytes
+        first = Event(topic, schema, self.nid, self.epoch, 0, b"")
+        both = envelope.plain_head(first), envelope.plain_head(first, envelope.BUNDLE)
+        tail, encode, heads, head = envelope.plain_tail, envelope.encode_value, self.heads, both[0]
+        room = self.cap_bytes - len(head) - envelope.PLAIN_TAIL_BYTES
+        bundle_room = room - BUNDLE_HEADER_BYTES
 
         def say(value: object, ts_recv: int) -> None:
-            ts_sent = now_ns()
+            now = now_ns()
             seq = heads[topic] + 1 if topic in heads else 1
             payload = encode(value)
-            frame = head + tail(seq, ts_recv or ts_sent, ts_sent) + payload
-            if len(frame) > cap_bytes:
+            if len(payload) > room:
                 self.frame(Event(topic, schema, 0, 0, 0, payload))  # which says what is wrong
             heads[topic] = seq
+            if (
+                bundle.head is head
+                and now - bundle.last_ns < BURST_NS
+                and bundle.ts_recv == ts_recv
+                and not keep
+            ):
+                bundle.hold(both, seq, now, payload, bundle_room)
+                return
+            if bundle.payloads:
+                bundle.flush()
+            frame = head + tail(seq, ts_recv or now, now) + payload
+            bundle.head, bundle.last_ns, bundle.ts_recv = head, now, ts_recv
             if keep:
                 self.last_values[topic] = Stamped(seq, frame)
-            send(frame)
+            bundle.post(frame)
 
         return say
 

@@ -21,7 +21,7 @@ from mesh.protocol.control import Record
 from mesh.protocol.envelope import SNAPSHOT, TOMBSTONE, Event
 from mesh.runtime.handlers import Bound, EventMark, EventMeta, meta_of
 from mesh.runtime.health import Health
-from mesh.transport.lanes import Lane
+from mesh.transport.lanes import Lane, list_of
 
 BATCH_MAX: Final = 1_024
 _SPECIAL: Final = SNAPSHOT | TOMBSTONE
@@ -79,9 +79,14 @@ class Handling:
         mark, bound = self.mark, self.bound
         if mark.conflate or self.freshness is not None or bound.is_async or bound.arguments != 1:
             return None
-        # A drain has fewer frames than a batch may have, and is followed by flush().
-        give = self._batch.append if mark.batch else bound.call
-        return Lane(envelope.raw_decoder(bound.kind), give)
+        if mark.batch:  # a drain has fewer events than a batch may have; flush() follows
+            return Lane(
+                envelope.raw_decoder(bound.kind),
+                self._batch.append,
+                envelope.raw_decoder(list_of(bound.kind)),
+                self._batch.extend,
+            )
+        return Lane.to(bound.call, bound.kind)
 
     def flush(self) -> None:
         """Hand over what was kept during a drain."""

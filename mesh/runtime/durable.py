@@ -26,6 +26,7 @@ RETRY_S_MAX: Final = 1.0
 
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None], str], object]
 Run: TypeAlias = Sequence[tuple[int, Event]]  # offsets and events that are applied together
+Confirm: TypeAlias = Callable[[int], bool]  # offset; False: what is left is not wanted any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +36,12 @@ class Hooks:
     start(log_id) is the log and the offset to begin behind, None for "from now on".
     admits(event) says whether a fetched event is the publisher's to say; it may raise
     MeshError, then the fetch counts as failed. joins(first, event) says whether an event may
-    be delivered together with the first. deliver is awaited for what goes together, in turn;
-    several that fail are delivered again one by one. poisoned is awaited when a single event
-    failed five times; it returns whether to go on behind it. trouble tells of failures that
-    are tried again, by a constant name; notice of resets, holes and halts. settle is awaited
-    with an offset up to which nothing was for us: who stores offsets stores it.
+    be delivered together with the first. deliver is awaited for what goes together, in turn; it
+    calls its last argument with each offset whose effect is stored, and ends if that is False.
+    What is left of several when one fails is delivered again one by one. poisoned is awaited
+    when a single event failed five times; it returns whether to go on behind it. trouble tells
+    of failures that are tried again, by a constant name; notice of resets, holes and halts.
+    settle is awaited with an offset up to which nothing was for us: who stores offsets stores it.
     """
 
     start: Callable[[str], tuple[str, int] | None]
@@ -48,7 +50,7 @@ class Hooks:
     ack: Callable[[Ack, float], Awaitable[None]]
     settle: Callable[[str, int], Awaitable[None]]  # log_id, offset
     joins: Callable[[Event, Event], bool]
-    deliver: Callable[[Sequence[Event], str], Awaitable[None]]  # events, log_id
+    deliver: Callable[[Sequence[Event], str, Confirm], Awaitable[None]]  # events, log_id
     poisoned: Callable[[Event, str, Exception], Awaitable[bool]]
     trouble: Callable[[str, Event, Exception], None]
     notice: Callable[[Notice], None]
@@ -68,6 +70,7 @@ class DurableReader:
         self._wake = asyncio.Event()
         self._acked = -1
         self._singly = 0  # up to this offset events are delivered one by one
+        self._tried = 0  # the first that was left when several failed: it has had one try
 
     @property
     def lag(self) -> int:
@@ -136,10 +139,10 @@ class DurableReader:
         log_id = catchup.log_id  # of the log it was taken from, whatever is heard meanwhile
         failure = await self._failure([event for _, event in run], log_id)
         if failure is None:
-            catchup.done(last)
-        elif len(run) > 1:  # which of them it is shows then
+            return
+        if len(run) > 1:  # which of them it is shows then
             self._hooks.trouble("batch_failed", first, failure)
-            self._singly = last
+            self._singly, self._tried = last, catchup.applied + 1
             catchup.give_back()
         elif await self._hooks.poisoned(first, log_id, failure):
             catchup.done(last)
@@ -149,7 +152,8 @@ class DurableReader:
     async def _failure(self, events: list[Event], log_id: str) -> Exception | None:
         """Deliver *events*, a single one five times at most; return why in vain, if so."""
         failure = None
-        for attempt in range(TRIES if len(events) == 1 else 1):
+        tries = 1 if len(events) > 1 else TRIES - (events[0].offset == self._tried)
+        for attempt in range(tries):
             failure = await self._delivered(events, log_id)
             if failure is None:
                 break
@@ -162,10 +166,17 @@ class DurableReader:
         What is only Unavailable, a full disk or a node that is away, is waited for: it says
         nothing against the events.
         """
-        pause_s = RETRY_S
-        while True:
+        pause_s, catchup = RETRY_S, self.catchup
+
+        def confirm(offset: int) -> bool:
+            catchup.done(offset)
+            return catchup.log_id == log_id and catchup.stage is not HALTED
+
+        while catchup.log_id == log_id:  # else they are of a journal that is no more
             try:
-                await self._hooks.deliver(events, log_id)
+                await self._hooks.deliver(
+                    [e for e in events if e.offset > catchup.applied], log_id, confirm
+                )
             except StorageError:
                 raise  # the disk failed: the node ends and recovers from what is on it
             except Unavailable as error:
@@ -177,6 +188,7 @@ class DurableReader:
                 return error
             else:
                 return None
+        return None
 
     async def _fetch(self, asked: Range) -> None:
         catchup = self.catchup

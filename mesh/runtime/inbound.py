@@ -6,6 +6,7 @@ when they fail; what goes on failing is put aside or stops its stream.
 Never here: sockets, the handling of other events (dispatch).
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
@@ -18,6 +19,7 @@ from mesh.protocol.commits import Applied, DeadLetter
 from mesh.protocol.envelope import Event
 from mesh.runtime.component import Component
 from mesh.runtime.dispatch import Handling, Paces
+from mesh.runtime.durable import TURN, Confirm
 from mesh.runtime.handlers import Bound, EventMark, EventMeta, bind, meta_of
 from mesh.runtime.health import Health
 from mesh.runtime.logs import Logs
@@ -47,10 +49,11 @@ class Route:
 
 
 class Routes(NamedTuple):
-    """All ways of a topic; together: its events may be delivered as a batch."""
+    """All ways of a topic; batch: all its handlers take batches; every: and every meta."""
 
     ways: tuple[Route, ...]
-    together: bool
+    batch: bool
+    every: bool
 
 
 class Process(Protocol):
@@ -132,20 +135,39 @@ class Inbound:
             if len(self._routes) >= TOPICS_MAX:
                 self._routes.clear()
             ways = tuple(way for way in self._ways if topics.matches(way.mark.prefix, topic))
-            routes = self._routes[topic] = Routes(ways, all(way.mark.batch for way in ways))
+            routes = self._routes[topic] = Routes(
+                ways,
+                all(way.mark.batch for way in ways),
+                any(way.bound.every_meta for way in ways),
+            )
         return routes
 
     def _joins(self, first: Event, event: Event) -> bool:
-        """Say whether *event* may go with *first*: to the same handlers, which take batches."""
-        routes = self._of(first.topic)
-        return routes.together and (event.topic == first.topic or self._of(event.topic) == routes)
+        """Say whether *event* may go with *first*: it is for the same handlers."""
+        return event.topic == first.topic or self._of(event.topic) == self._of(first.topic)
 
-    async def _deliver(self, node: str, events: Sequence[Event], log_id: str) -> None:
+    async def _deliver(
+        self, node: str, events: Sequence[Event], log_id: str, confirm: Confirm
+    ) -> None:
+        """Give *events*, which are for the same handlers: as a batch, or one after the other."""
         self._process.health.events_in += len(events)
-        ways = self._of(events[0].topic).ways
-        every = any(way.bound.every_meta for way in ways)
-        metas = [meta_of(event, node, log_id) for event in (events if every else events[-1:])]
-        for way in ways:
+        routes = self._of(events[0].topic)
+        if routes.batch:
+            await self._give(routes, node, events, log_id)
+            confirm(events[-1].offset)
+            return
+        for number, event in enumerate(events, 1):
+            await self._give(routes, node, (event,), log_id)
+            if not confirm(event.offset):
+                return
+            if number % TURN == 0:
+                await asyncio.sleep(0)
+
+    @staticmethod
+    async def _give(routes: Routes, node: str, events: Sequence[Event], log_id: str) -> None:
+        told = events if routes.every else events[-1:]
+        metas = [meta_of(event, node, log_id) for event in told]
+        for way in routes.ways:
             result = way.bound.call(*way.arguments(events, metas))
             if result is not None:
                 await result

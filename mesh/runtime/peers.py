@@ -27,7 +27,7 @@ from mesh.protocol.envelope import Event
 from mesh.protocol.evolution import compatible
 from mesh.protocol.sequence import Gap
 from mesh.runtime.directory import Directory, host_id
-from mesh.runtime.durable import DurableReader, Hooks, Spawn
+from mesh.runtime.durable import Confirm, DurableReader, Hooks, Spawn
 from mesh.runtime.feeds import EventSink, Feed, Listeners
 from mesh.runtime.keys import Keyring
 from mesh.transport.lanes import Lane
@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 Place: TypeAlias = tuple[str, bytes | None]  # address, the key that must answer there
 
+SAYABLE_MAX: Final = 10_000
 GAPS_MAX: Final = 1 << 62  # what a false sequence claims must still fit into a heartbeat
 
 
@@ -48,7 +49,9 @@ class DurableInterest:
     prefixes: tuple[str, ...]
     start: Callable[[str, str], tuple[str, int] | None]  # (node, log_id) to where to begin
     joins: Callable[[Event, Event], bool]
-    deliver: Callable[[str, Sequence[Event], str], Awaitable[None]]  # node, events, log_id
+    deliver: Callable[
+        [str, Sequence[Event], str, Confirm], Awaitable[None]
+    ]  # node, events, log_id
     poisoned: Callable[[str, Event, str, Exception], Awaitable[bool]]
     trouble: Callable[[str, str, Event, Exception], None]
     notice: Callable[[str, Notice], None]
@@ -74,6 +77,7 @@ class Peers:
         self._loop, self._sockets, self._directory = loop, sockets, directory
         self._hello, self._epoch, self._spawn = hello, epoch, spawn
         self.access = access
+        self._sayable: dict[tuple[str, str], bool] = {}  # what it was asked so far
         self._judged: dict[str, tuple[Record, Record]] = {}  # as written, as entitled
         self.records: dict[str, Record] = {}
         self.feeds: dict[tuple[str, str], Feed] = {}
@@ -298,7 +302,13 @@ class Peers:
         feed = self.feeds.get((node, "d"))
         if feed is None:
             raise NoService(f"{node} is gone")
-        if self.access.may_say(node, event.topic):
+        key = node, event.topic
+        may = self._sayable.get(key)
+        if may is None:
+            if len(self._sayable) >= SAYABLE_MAX:
+                self._sayable.clear()
+            may = self._sayable[key] = self.access.may_say(*key)
+        if may:
             return feed.admits(event)
         feed.reject(event.topic)
         return False

@@ -54,7 +54,7 @@ class Voices:
             self._when_settled(partial(self._publisher.publish, event, keep=True))
             return
         voice = self._publisher.outbound.voice(
-            topic, schema, keep=keep, send=self._publisher.send, now_ns=wall_ns
+            topic, schema, keep=keep, bundle=self._publisher.bundle, now_ns=wall_ns
         )
         voice(value, ts_recv)
         self.ready[topic] = type(value), voice

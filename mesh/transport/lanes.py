@@ -12,15 +12,18 @@ Never here: verdicts about frames, what a lane's handler does.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self, TypeAlias
 
 import zmq
 
 from mesh.protocol.envelope import (
+    BUNDLE,
+    BUNDLE_MAX,
     PLAIN_TAIL_BYTES,
     Event,
     find_tail,
     plain_head,
+    raw_decoder,
     sent_ns_of,
     tail_seq,
 )
@@ -35,11 +38,32 @@ _NOBLOCK: Final = int(zmq.NOBLOCK)
 class Lane:
     """What becomes of a topic's plain events: give(decode(payload)).
 
-    decode raises whatever it likes; then the event goes the whole way.
+    Of those that come in a bundle: give_all(decode_all(payload)). What decodes raises whatever
+    it likes; then the events go the whole way.
     """
 
     decode: Callable[[bytes], Any]
     give: Callable[[Any], object]
+    decode_all: Callable[[bytes], list[Any]]
+    give_all: Callable[[list[Any]], object]
+
+    @classmethod
+    def to(cls, call: Callable[[Any], object], kind: Any = None) -> Self:
+        """Return the lane of a handler that is called for each event with its *kind*."""
+
+        def call_each(values: list[Any]) -> None:
+            for value in values:
+                call(value)
+
+        return cls(raw_decoder(kind), call, raw_decoder(list_of(kind)), call_each)
+
+
+def list_of(kind: Any) -> Any:
+    """Return the type of a bundle's payload; kind: of one event, None for any."""
+    return list[Any] if kind is None else list[kind]
+
+
+_Way: TypeAlias = tuple[str, int, bool, Callable[[bytes], Any], Callable[[Any], object]]
 
 
 class Lanes:
@@ -51,8 +75,7 @@ class Lanes:
 
     def __init__(self, tracker: SequenceTracker, judge: Callable[[bytes], None]) -> None:
         self._tracker, self._judge = tracker, judge
-        self._lanes: dict[bytes, tuple[str, int, Callable[[bytes], Any], Callable[[Any], object]]]
-        self._lanes = {}
+        self._lanes: dict[bytes, _Way] = {}  # topic, epoch, of bundles, decode, give
         self._known: set[bytes] = set()  # heads of frames without a lane
         self._width = 0  # of the head that was found last: mostly that of the next
         self._taken, self._sent_ns = 0, 0
@@ -66,7 +89,10 @@ class Lanes:
         head = plain_head(event)
         self._known.add(head)
         if lane is not None:
-            self._lanes[head] = event.topic, event.epoch, lane.decode, lane.give
+            topic, epoch = event.topic, event.epoch
+            self._lanes[head] = topic, epoch, False, lane.decode, lane.give
+            head = plain_head(event, BUNDLE)
+            self._lanes[head] = topic, epoch, True, lane.decode_all, lane.give_all
 
     def clear(self) -> None:
         """Close all lanes; it may be called from within one."""
@@ -79,12 +105,15 @@ class Lanes:
         return taken, self._sent_ns
 
     def take(self, recv: Recv, ended: Ended, most: int) -> int:
-        """Take at most *most* frames; return how many. See Link's bulk."""
+        """Take frames until *most* events are handed out or none is left; see Link's bulk.
+
+        Return how many: a bundle may make it more than *most*, less means that none is left.
+        """
         lanes, tracker, judge, width = self._lanes, self._tracker, self._judge, self._width
-        expected, quick, last = tracker.expected, 0, b""
+        expected, quick, taken, last = tracker.expected, 0, 0, b""
         body = width + PLAIN_TAIL_BYTES
         try:
-            for taken in range(most):
+            while taken < most:
                 try:
                     frame = recv(_NOBLOCK)
                 except zmq.ZMQError as error:
@@ -94,29 +123,36 @@ class Lanes:
                 if lane is None:
                     width = find_tail(frame)
                     body = width + PLAIN_TAIL_BYTES
-                    lane = lanes.get(frame[:width])
-                if lane is None:
-                    judge(frame)
-                    continue
-                topic, epoch, decode, give = lane
+                    lane = lanes.get(frame[:width], _NO_LANE)
+                topic, epoch, bundled, decode, give = lane
                 try:
+                    is_next = epoch == tracker.epoch and tracker.synced
                     (seq,) = tail_seq(frame, width)
-                    is_next = seq == expected[topic] and epoch == tracker.epoch and tracker.synced
+                    is_next &= seq == expected[topic]
                     value = decode(frame[body:])
+                    events = len(value) if bundled else 1
                 except Exception:  # noqa: BLE001  # whatever bytes do to a decoder is judged elsewhere
+                    is_next = False
+                if not is_next or not 0 < events <= BUNDLE_MAX:
                     judge(frame)
+                    taken += 1
                     continue
-                if not is_next:
-                    judge(frame)
-                    continue
-                expected[topic] = seq + 1
+                taken += events
+                quick += events
+                expected[topic] = seq + events
                 last = frame
-                quick += 1
                 give(value)
-            return most
+            return taken
         finally:
             self._width = width
             if quick:
                 tracker.frames += quick
                 self._taken += quick
                 self._sent_ns = sent_ns_of(last)
+
+
+def _nothing(_: object) -> None:
+    """Take nothing."""
+
+
+_NO_LANE: Final[_Way] = ("", 0, False, _nothing, _nothing)  # no topic is named so: nothing is next

@@ -13,6 +13,7 @@ import zmq
 from mesh.errors import MeshError
 from mesh.protocol import envelope, topics
 from mesh.protocol.access import ANSWER, END, GRANT, SubscriptionGuard
+from mesh.protocol.bundle import Bundle
 from mesh.protocol.control import Head, Heartbeat
 from mesh.protocol.envelope import Event
 from mesh.protocol.outbound import Outbound
@@ -37,7 +38,7 @@ from mesh.transport.mux import DURABLE, EVENTS
 EVENT_CAP_BYTES: Final = 16 * 1024  # queue length x cap bounds a stalled peer's memory
 DURABLE_CAP_BYTES: Final = 4 * 1024
 _HEARTBEAT: Final = topics.HEARTBEAT + "\0"
-_MESH_MARKS: Final = frozenset({0xFF, 0x21})  # first bytes of HEADs and of the mesh's own topics
+_MESH_MARKS: Final = frozenset("\xff!")  # first letters of HEADs and of the mesh's own topics
 
 
 class Publisher:
@@ -55,7 +56,14 @@ class Publisher:
         self.outbound, self._guard, self._loop, self._sock = outbound, guard, loop, sock
         self._rank = DURABLE if durable else EVENTS
         self._link = Link(loop, sock, framed=self._on_subscription, rank=self._rank)
-        self.send: Callable[[bytes], None] = self._link.post  # of a frame that has its number
+        self.bundle = Bundle(self._link.post, loop.call_soon)
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame that has its number, behind all that was said before it."""
+        bundle = self.bundle
+        if bundle.payloads:
+            bundle.flush()
+        bundle.post(frame)
 
     def publish(self, event: Event, *, keep: bool = False) -> None:
         """Number *event* and send it to whoever listens; see Outbound.frame."""
@@ -67,10 +75,11 @@ class Publisher:
         self._guard.reset()  # what the old peers held has gone with them
         self._sock = sock
         self._link = Link(self._loop, sock, framed=self._on_subscription, rank=self._rank)
-        self.send = self._link.post
+        self.bundle.post = self._link.post
 
     def close(self) -> None:
-        """Close the socket."""
+        """Send what is held and close the socket."""
+        self.bundle.flush()
         self._link.close()
 
     def _on_subscription(self, frame: zmq.Frame) -> None:
@@ -84,6 +93,7 @@ class Publisher:
         elif ruling is ANSWER:
             self._sock.setsockopt(zmq.SUBSCRIBE, data[1:])
             grants = self._guard.access.of(user)
+            self.bundle.flush()  # a HEAD counts what was said, and must not overtake it
             for page in self.outbound.answer(data[1:], grants.may_hear):
                 self._link.send(page)
 
@@ -205,11 +215,19 @@ class Subscriber:
 
     def _judge(self, frame: bytes) -> None:
         try:
-            event = envelope.decode_event(frame)
+            events = envelope.decode_events(frame)
+        except MeshError:
+            self._reject()
+            return
+        for event in events:
+            self._judge_event(event)
+
+    def _judge_event(self, event: Event) -> None:
+        try:
             if event.nid != self.nid:
                 self._reject()  # forged: this link has one publisher
                 return
-            if frame[0] in _MESH_MARKS and self._took(event):
+            if event.topic[0] in _MESH_MARKS and self._took(event):
                 return
         except MeshError:
             self._reject()

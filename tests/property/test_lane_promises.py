@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from mesh.errors import LocalProtocolError, RemoteProtocolError
 from mesh.protocol import envelope
+from mesh.protocol.bundle import Bundle
 from mesh.protocol.control import Head
-from mesh.protocol.envelope import MUST_UNDERSTAND, RAW, TOMBSTONE, Event
+from mesh.protocol.envelope import BUNDLE_MAX, MUST_UNDERSTAND, RAW, TOMBSTONE, Event
 from mesh.protocol.outbound import Outbound
 from mesh.protocol.sequence import Gap
 from mesh.protocol.sync import LIVE
@@ -27,7 +28,7 @@ from mesh.transport.pubsub import Ears, Subscriber
 NID, CAP_BYTES = 7, 16 * 1024
 FATES = ("sent", "sent", "sent", "sent", "lost", "twice", "late", "cut", "forged", "bent")
 PAYLOADS = (b"\x01", b"\x02", b"\x03", b"\xa1x", b"", b"\xc1")  # integers, and what is none
-FLAGS = (0, 0, 0, 0, TOMBSTONE, RAW, MUST_UNDERSTAND & 0x100)
+FLAGS = (0, 0, 0, 0, TOMBSTONE, RAW, MUST_UNDERSTAND & 0x200)
 
 steps = st.lists(
     st.one_of(
@@ -39,6 +40,12 @@ steps = st.lists(
             st.sampled_from(FLAGS),
             st.sampled_from((b"", b"", b"", b"\x80")),
             st.sampled_from((1, 1, 1, 2)),
+        ),
+        st.tuples(
+            st.just("burst"),
+            st.sampled_from(("a.x", "a.y", "b.x")),
+            st.lists(st.sampled_from((1, 2, "text")), min_size=1, max_size=5),
+            st.sampled_from(FATES),
         ),
         st.tuples(st.sampled_from(("restart", "head", "drop", "reroute", "tick"))),
     ),
@@ -74,7 +81,7 @@ class Hearer:
     def lane(self, topic: str) -> Lane | None:
         if topic == "a.y":
             return None  # its handler wants more than the payload
-        return Lane(envelope.raw_decoder(int), lambda value: self.told.append((topic, value)))
+        return Lane.to(lambda value: self.told.append((topic, value)), int)
 
     def on_event(self, event: Event) -> None:
         try:
@@ -87,9 +94,12 @@ class Hearer:
         assert not taken or sent_ns == 5
 
     def drain(self, most: int) -> None:
-        taken = self.subscriber._lanes.take(self.recv, lambda error: False, most)
-        assert taken == most or not self.down
-        self.subscriber._on_drained()
+        """Take all that is down, in turns of *most* or, with a bundle at the end, some more."""
+        while self.down:
+            taken = self.subscriber._lanes.take(self.recv, lambda error: False, most)
+            assert taken < most + BUNDLE_MAX
+            assert taken >= most or not self.down
+            self.subscriber._on_drained()
 
     def recv(self, flags: int) -> bytes:
         if not self.down:
@@ -117,8 +127,22 @@ class Wire:
         self.epoch += 1
         self.out = Outbound(NID, self.epoch, CAP_BYTES)
 
+    def burst(self, topic: str, values: list[int | str], fate: str) -> list[bytes]:
+        """Say *values* at once; the first goes alone, the others as one frame."""
+        said: list[bytes] = []
+        bundle = Bundle(said.append, lambda act: None)
+        voice = self.out.voice(topic, 1, keep=False, bundle=bundle, now_ns=lambda: 5)
+        for value in values:
+            voice(value, 5)
+        bundle.flush()
+        assert len(said) == min(len(values), 2)
+        *before, last = said
+        return before + self.fated(last, Event(topic, 1, NID, self.epoch, 1, b"\x01"), fate)
+
     def frames(self, event: Event, fate: str) -> list[bytes]:
-        frame = self.out.frame(event)
+        return self.fated(self.out.frame(event), event, fate)
+
+    def fated(self, frame: bytes, event: Event, fate: str) -> list[bytes]:
         sent = {
             "sent": [frame],
             "lost": [],
@@ -159,6 +183,9 @@ def walk(hearers: list[Hearer], wire: Wire, step: tuple[object, ...]) -> None:
                 )
             except LocalProtocolError:
                 return  # unknown flags: nobody says that
+            on_both(hearers, lambda h: h.down.extend(sent))
+        case ("burst", str(topic), list(values), str(fate)):
+            sent = wire.burst(topic, values, fate)
             on_both(hearers, lambda h: h.down.extend(sent))
         case ("restart",):
             wire.restart()

@@ -7,6 +7,7 @@ import pytest
 
 from mesh.errors import LocalProtocolError
 from mesh.protocol import envelope, outbound, topics
+from mesh.protocol.bundle import Bundle
 from mesh.protocol.control import Head, StreamHead
 from mesh.protocol.envelope import EVENT_MAX_BYTES, RPC_MAX_BYTES, TOMBSTONE, Event
 from mesh.protocol.outbound import BEACON_HEADS, HEADS_PER_PAGE, Outbound, Voice
@@ -48,15 +49,16 @@ def test_events_are_numbered_per_topic_from_1() -> None:
     assert out.heads == {"a": 3, "b": 1}
 
 
-def voice(out: Outbound, topic: str, sent: list[bytes], *, keep: bool = False) -> Voice:
-    return out.voice(topic, 0x1001, keep=keep, send=sent.append, now_ns=lambda: 12)
+def voice(out: Outbound, topic: str, bundle: Bundle, *, keep: bool = False) -> Voice:
+    return out.voice(topic, 0x1001, keep=keep, bundle=bundle, now_ns=lambda: 12)
 
 
 def test_voice_makes_the_same_events_sooner() -> None:
     plain, full = publisher(), publisher()
     for keep in (False, True):
         sent: list[bytes] = []
-        voices = {topic: voice(plain, topic, sent, keep=keep) for topic in ("a", "b")}
+        bundle = Bundle(sent.append, lambda act: None)
+        voices = {topic: voice(plain, topic, bundle, keep=keep) for topic in ("a", "b")}
         for topic in ("a", "b", "a"):
             plain.frame(event("between"))
             full.frame(event("between"))
@@ -70,12 +72,12 @@ def test_voice_makes_the_same_events_sooner() -> None:
 
 
 def test_refused_event_takes_no_number() -> None:
-    out = publisher("a")
+    out, bundle = publisher("a"), Bundle(pytest.fail, lambda act: None)
     for refused in (event("a", bytes(CAP_BYTES)), event("Not.a.topic"), event("")):
         with pytest.raises(LocalProtocolError):
             out.frame(refused)
         with pytest.raises(LocalProtocolError):
-            voice(out, refused.topic, [], keep=True)(refused.payload, 0)
+            voice(out, refused.topic, bundle, keep=True)(refused.payload, 0)
     assert out.heads == {"a": 1}
     assert not out.last_values
 

@@ -28,7 +28,7 @@ class Receiver:
         self.tracker.head(3, {"a.x": 0, "a.y": 0})
         self.judged: list[bytes] = []
         self.lanes = Lanes(self.tracker, self.judged.append)
-        self.lanes.open(NAMED, Lane(envelope.raw_decoder(), give))
+        self.lanes.open(NAMED, Lane.to(give))
         self.queue: deque[bytes] = deque()
         self.ended: list[zmq.ZMQError] = []
 
