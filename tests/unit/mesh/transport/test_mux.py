@@ -107,6 +107,8 @@ def all_readable(*links: Link) -> None:
 def test_requests_go_before_durable_events_and_those_before_market_data(
     run: Run, wires: Wires
 ) -> None:
+    """Only the very first frame is whose epoll names first: it need not wait for a turn."""
+
     async def body() -> None:
         order: list[Rank] = []
 
@@ -124,12 +126,13 @@ def test_requests_go_before_durable_events_and_those_before_market_data(
         mux = await quiet()
         turns = mux.turns
         order.clear()
-        for push in pushes:
+        for push in pushes * 3:
             push.send(b"")
         all_readable(*links)
-        await until(lambda: len(order) == len(links))
-        assert order == [RPC, RPC, DURABLE, EVENTS, EVENTS]
-        assert mux.turns == turns + 1
+        await until(lambda: len(order) == 3 * len(links))
+        assert order[1:] == sorted(order[1:])
+        assert sorted(order) == sorted([RPC, RPC, DURABLE, EVENTS, EVENTS] * 3)
+        assert mux.turns == turns + 2
         for link in links:
             link.close()
 
