@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from mesh.errors import Denied
 from mesh.protocol import envelope, topics
+from mesh.protocol.bundle import Bundle
 from mesh.protocol.commits import GroupCommit, Wish
 from mesh.protocol.control import (
     SCHEMAS,
@@ -101,6 +102,18 @@ def events() -> Iterator[Golden]:
     probe = topics.probe(TOKEN, ["x.price.", "x.tick.a\0", "order."])
     (page,) = plane.answer(probe, lambda prefix: prefix.startswith("x."))
     yield Golden("head", page)
+    yield Golden("bundle", burst(plane)[-1])
+
+
+def burst(plane: Outbound) -> list[bytes]:
+    """Return the frames of three events said at once: the first, then a bundle."""
+    frames: list[bytes] = []
+    bundle = Bundle(frames.append, lambda act: None)
+    say = plane.voice("x.tick.a", SCHEMA, keep=False, bundle=bundle, now_ns=lambda: SENT_NS)
+    for price in ("101", "102.5", "103"):
+        say([2, price, None], RECV_NS)
+    bundle.flush()
+    return frames
 
 
 def durable_events() -> Iterator[Golden]:

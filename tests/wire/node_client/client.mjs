@@ -4,13 +4,17 @@ import { randomBytes } from "node:crypto";
 import { Dealer, Subscriber } from "zeromq";
 import {
   DURABLE, ERR, HEAD, HELLO, LOG_INDEX, REP, REQ, WELCOME,
-  crc32, decodeEvent, decodeRpc, encodeRpc, pack, record, unpack,
+  crc32, decodeEvent, decodeEvents, decodeRpc, encodeRpc, pack, record, unpack,
 } from "./frames.mjs";
 
 const [base, node, ticksWanted, lastFill] = process.argv.slice(2);
 const speaker = record(base, node);
 const plain = (_, value) => (typeof value === "bigint" ? Number(value) : value);
 const say = (step, facts) => console.log(JSON.stringify({ step, ...facts }, plain));
+
+async function* events(socket) {
+  for await (const [frame] of socket) yield* decodeEvents(frame);
+}
 
 // Hear some prefixes of one plane; the first event to come out is the HEAD of our probe.
 async function* hear(plane, prefixes) {
@@ -23,8 +27,7 @@ async function* hear(plane, prefixes) {
   const expected = new Map();
   let synced = false;
   try {
-    for await (const [frame] of socket) {
-      const event = decodeEvent(frame);
+    for await (const event of events(socket)) {
       if (event.nid !== speaker.nid || event.epoch !== BigInt(speaker.epoch)) continue;
       if (event.schema === HEAD && event.topic === probe) {
         event.value = unpack(event.payload);

@@ -11,7 +11,7 @@ export { crc32 };
 
 // Flags and schemas in use here.
 export const HEAD = 0x01, LOG_INDEX = 0x08;
-export const DURABLE = 1;
+export const DURABLE = 1, BUNDLE = 0x100;
 const EVENT_HEADER = 56, RPC_HEADER = 48;
 
 /** The node's record: how to reach it. */
@@ -19,6 +19,18 @@ export function record(base, node) {
   const fields = JSON.parse(readFileSync(join(base, "nodes", `${node}.json`), "utf8"));
   const [name, nid, epoch, pid, services, says, endpoints, logId] = fields;
   return { name, nid, epoch, pid, services, says, endpoints, logId };
+}
+
+/** The events in a live frame: one, or those of a bundle. */
+export function decodeEvents(frame) {
+  const high = frame.subarray(0, 256).indexOf(0) + 4; // upper byte of the flags
+  if (high >= frame.length || !(frame[high] & (BUNDLE >> 8))) return [decodeEvent(frame)];
+  const plain = Buffer.from(frame);
+  plain[high] &= ~(BUNDLE >> 8);
+  const first = decodeEvent(plain);
+  const values = unpack(first.payload);
+  if (first.flags || first.offset || values.length > 64) throw new Error("no sound bundle");
+  return values.map((value, n) => ({ ...first, seq: first.seq + n, payload: pack(value) }));
 }
 
 /** topic | NUL | header | ext | payload; throws on what is no event of wire 1. */
