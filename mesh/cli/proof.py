@@ -23,7 +23,7 @@ from mesh.sim.faults import Saved, load, save
 from mesh.sim.shrink import Schedule, shrink
 from mesh.sim.world import Build, Report, World
 
-WORLD: Final = "mesh.sim.eventplane:build"
+WORLD: Final = "mesh.sim.planes:build"
 FILE: Final = click.Path(exists=True, dir_okay=False)
 BATCH: Final = 4  # seeds a worker takes at a time
 REGRESSIONS: Final = CHECKOUT / "tests" / "regressions"  # replayed first, by the tests

@@ -24,13 +24,12 @@ class Deadlines:
         """Let *number* be due at *at*, whenever it was before."""
         self._at[number] = at
         heappush(self._heap, (at, number))
-        if len(self._heap) > 2 * len(self._at) + SLACK:
-            self._heap = [(when, key) for key, when in self._at.items()]
-            heapify(self._heap)
+        self._compact()
 
     def drop(self, number: int) -> None:
         """Forget *number*, known or not."""
         self._at.pop(number, None)
+        self._compact()
 
     def due(self, now: float) -> list[int]:
         """Return and forget what is due at *now*, the oldest first."""
@@ -39,6 +38,7 @@ class Deadlines:
             number = heappop(self._heap)[1]
             del self._at[number]
             found.append(number)
+        self._compact()
         return found
 
     def next(self) -> float | None:
@@ -50,5 +50,11 @@ class Deadlines:
 
     def check(self) -> None:
         """Assert every invariant."""
-        assert len(self._heap) <= 2 * len(self._at) + SLACK + len(self._at)
+        assert len(self._heap) <= 2 * len(self._at) + SLACK
         assert {(when, key) for key, when in self._at.items()} <= set(self._heap)
+
+    def _compact(self) -> None:
+        """Let go of what is out of date: after a burst not even its memory is left."""
+        if len(self._heap) > 2 * len(self._at) + SLACK:
+            self._heap = [(when, key) for key, when in self._at.items()]
+            heapify(self._heap)

@@ -74,7 +74,11 @@ class Work:
 
 
 class Send(msgspec.Struct, frozen=True):
-    """Send a frame. If the connection does not take it, call gone(peer)."""
+    """Send a frame. If the connection does not take it, call gone(peer).
+
+    Not before the effects that came with it are carried out: an Abort could overtake its
+    Execute.
+    """
 
     peer: bytes
     rpc: Rpc

@@ -64,6 +64,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kinds: tuple[str, ...]
     faults: int
     limits: dict[str, int]
+    events: bool = True  # False: publishers say nothing, subscribers hear nothing
 
 
 def draw(dice: Random) -> Config:

@@ -1,7 +1,6 @@
 """EventPlane: publishers, subscribers, their network and disks, and the end of a run judged.
 
-The world that `genesis sim` runs by default: the pure machines of the event plane on
-simulated edges.
+The pure machines of the event plane on simulated edges.
 
 Never here: machines, judges, the effects of faults.
 """

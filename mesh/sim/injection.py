@@ -34,7 +34,7 @@ class Injector:
         self.disks: dict[str, Disk] = {name: p.disk for name, p in publishers.items()}
         self.disks |= {name: s.disk for name, s in subscribers.items() if s.disk is not None}
         for name, disk in self.disks.items():
-            disk.failed = partial(self._die, name, CRASHED_S)
+            disk.failed = partial(self.die, name, CRASHED_S)
         self.kinds: dict[str, Callable[[int, Fault], bool]] = {
             **dict.fromkeys(("lose", "double", "reorder"), self._arm_pipe),
             **dict.fromkeys(("rpc_lose", "rpc_double", "rpc_slow"), self._arm_route),
@@ -162,17 +162,17 @@ class Injector:
     # Processes.
 
     def _kill(self, number: int, fault: Fault) -> bool:
-        return self._die(fault.who, fault.for_s)
+        return self.die(fault.who, fault.for_s)
 
     def _kill_twice(self, number: int, fault: Fault) -> bool:
         again_s = fault.for_s + RECOVERY_S
         self.world.at(self.world.now + again_s, self._crash, fault.who, 0.1)
-        return self._die(fault.who, fault.for_s)
+        return self.die(fault.who, fault.for_s)
 
     def _crash(self, name: str, for_s: float = CRASHED_S) -> None:
-        self._die(name, for_s)
+        self.die(name, for_s)
 
-    def _die(self, name: str, for_s: float) -> bool:
+    def die(self, name: str, for_s: float) -> bool:
         """Kill a process; it is back after a while."""
         process = self._process(name)
         if not process.alive:
@@ -238,17 +238,20 @@ class Injector:
         return True
 
     def _delete(self, number: int, fault: Fault) -> bool:
-        """Lose the journal's file; the node begins a new one."""
-        if not self._die(fault.who, CRASHED_S):
+        return self.wipe(fault.who)
+
+    def wipe(self, name: str) -> bool:
+        """Lose a journal's file; the node begins a new one."""
+        if not self.die(name, CRASHED_S):
             return False
-        self.disks[fault.who].delete()
+        self.disks[name].delete()
         return True
 
     def _backup(self, number: int, fault: Fault) -> bool:
         """Put an old copy of the journal in place; n per cent of it."""
         disk = self.disks[fault.who]
         last = max(disk.first - 1, disk.last * fault.n // 100)
-        if last >= disk.last or not self._die(fault.who, CRASHED_S):
+        if last >= disk.last or not self.die(fault.who, CRASHED_S):
             return False
         disk.restore(last)
         self.publishers[fault.who].truth.restored(disk.log_id, last)

@@ -39,6 +39,20 @@ class Listener(Protocol):
     def receive(self, frame: bytes) -> None: ...
 
 
+class Link(Protocol):
+    """The way of requests between a server and a caller."""
+
+    clog_until: float
+
+    def gone(self, name: str) -> None: ...
+
+    def back(self, name: str) -> None: ...
+
+    def cut(self) -> None: ...
+
+    def heal(self) -> None: ...
+
+
 @dataclass(slots=True)
 class Armed:
     """A fault that waits for its next n victims."""
@@ -218,6 +232,7 @@ class Network:
     pipes: dict[tuple[str, str, str], Pipe] = field(default_factory=dict)
     routes: dict[tuple[str, str], Route] = field(default_factory=dict)
     planes: dict[tuple[str, str], list[Pipe]] = field(default_factory=dict)
+    links: dict[tuple[str, str], "Link"] = field(default_factory=dict)  # of requests
 
     def lay(self, speaker: Speaker, hearer: Process, hwm: int) -> None:
         """Lay the pipes and the route between a publisher and a subscriber."""
@@ -249,12 +264,16 @@ class Network:
                 pipe.close()
             elif speaker == name:
                 pipe.disconnect()
+        for link in self.links.values():
+            link.gone(name)
 
     def back(self, name: str) -> None:
         """Learn that a publisher is there again."""
         for (speaker, _, _), pipe in self.pipes.items():
             if speaker == name:
                 self.world.at(self.soon(), pipe.connect)
+        for link in self.links.values():
+            link.back(name)
 
     def cut(self, speaker: str, hearer: str) -> None:
         """Cut two nodes off from each other."""
@@ -263,6 +282,8 @@ class Network:
             pipe = self.pipes[speaker, hearer, plane]
             pipe.cuts += 1
             pipe.disconnect()
+        if (speaker, hearer) in self.links:
+            self.links[speaker, hearer].cut()
 
     def heal(self, speaker: str, hearer: str) -> None:
         """Undo one cut()."""
@@ -272,12 +293,16 @@ class Network:
             pipe = self.pipes[speaker, hearer, plane]
             pipe.cuts = max(0, pipe.cuts - 1)
             self.world.at(self.soon(), pipe.connect)
+        if (speaker, hearer) in self.links:
+            self.links[speaker, hearer].heal()
 
     def clog(self, speaker: str, hearer: str, until: float) -> None:
         """Let everything between two nodes wait until then."""
         self.routes[speaker, hearer].clog_until = until
         for plane in "ed":
             self.pipes[speaker, hearer, plane].clog_until = until
+        if (speaker, hearer) in self.links:
+            self.links[speaker, hearer].clog_until = until
 
     def request(
         self,

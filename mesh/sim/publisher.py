@@ -115,6 +115,7 @@ class Publisher:
     ledger: Ledger | None = None
     beats: int = 0
     said: int = 0
+    also: list[Callable[[], None]] = field(default_factory=list)  # boots what lives here too
 
     @property
     def nid(self) -> int:
@@ -135,6 +136,10 @@ class Publisher:
         )
         self.ledger = Ledger(disk, self.truth, commits, lambda frame: self._send("d", frame))
         self.net.back(process.name)
+        for boot in self.also:
+            boot()
+        if not self.config.events:
+            return
         now = process.world.now
         process.at(now + BEAT_S * self.load.random(), self._beat)
         process.at(now + RETAIN_S, self._retain)

@@ -102,13 +102,20 @@ class Subscriber:
     ledger: Ledger | None = None
     slow_until: float = 0.0
     raising: list[int] = field(default_factory=list)  # the faults by which handlers fail next
+    also: list[Callable[[], None]] = field(default_factory=list)  # boots what lives here too
 
     def boot(self) -> None:
         """Begin a run: recover, then hear."""
         self.process.begin()
         if self.disk is not None:
             self.ledger = self._recover(self.disk)
+        for boot in self.also:
+            boot()
         self.feeds, self.readers = [], []
+        if self.config.events:
+            self._hear()
+
+    def _hear(self) -> None:
         name = self.process.name
         for (speaker, hearer, plane), pipe in self.net.pipes.items():
             if hearer != name:

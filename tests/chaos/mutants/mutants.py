@@ -13,10 +13,10 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[3]
 ELSEWHERE = shutil.ignore_patterns("cli", "runtime", "storage", "transport")
 PROGRAM = """
-import sys
-from mesh.sim.eventplane import build
+import importlib, sys
 from mesh.sim.world import World
-for seed in map(int, sys.argv[1:]):
+build = importlib.import_module(f"mesh.sim.{sys.argv[1]}").build
+for seed in map(int, sys.argv[2:]):
     found = World(seed, build).run().violations
     if found:
         print(seed, found[0].invariant)
@@ -25,7 +25,10 @@ for seed in map(int, sys.argv[1:]):
 
 
 class Mutant(NamedTuple):
-    """One wrong line. seed: of the world that kills it; invariant: what it breaks there."""
+    """One wrong line. seed: of the world that kills it; invariant: what it breaks there.
+
+    world: the module of mesh.sim that builds it.
+    """
 
     name: str
     file: str
@@ -33,6 +36,7 @@ class Mutant(NamedTuple):
     wrong: str
     seed: int
     invariant: str
+    world: str = "eventplane"
 
 
 SEQUENCE, SYNC, CATCHUP = "protocol/sequence.py", "protocol/sync.py", "protocol/catchup.py"
@@ -351,10 +355,10 @@ def patched(mutant: Mutant, folder: Path) -> Path:
     return folder
 
 
-def broken_by(folder: Path, *seeds: int) -> tuple[int, str] | None:
-    """Return the first of *seeds* that breaks the code in *folder*, and what it breaks."""
+def broken_by(folder: Path, world: str, *seeds: int) -> tuple[int, str] | None:
+    """Return the first of *seeds* whose *world* breaks in *folder*, and what it breaks."""
     done = subprocess.run(
-        [sys.executable, "-B", "-c", PROGRAM, *map(str, seeds)],
+        [sys.executable, "-B", "-c", PROGRAM, world, *map(str, seeds)],
         env={"PYTHONPATH": str(folder)},
         cwd=folder,
         capture_output=True,
