@@ -216,25 +216,32 @@ class RequestWorld:
 
     def serve(self, effects: Iterable[work.Effect]) -> None:
         """Do what the server's machine wants."""
+        refused = []
         for effect in effects:
-            if isinstance(effect, work.Send):
-                self._reply(effect)
-            elif isinstance(effect, work.Execute | work.Resolve):
-                self._begin(effect)
-            elif isinstance(effect, work.Abort):
-                self.handlers[effect.work.number].aborted = True
-            elif isinstance(effect, work.Store):
-                self.stores.append(effect)
-            elif isinstance(effect, work.Forget):
-                for key in effect.keys:
-                    self.disk.pop(key, None)
+            if not isinstance(effect, work.Send):
+                self._do(effect)
+            elif not self._reply(effect):
+                refused.append(effect.peer)
+        for peer in refused:  # not before: what that aborts must have begun
+            self.serve(self.server.gone(peer, self.now))
 
-    def _reply(self, effect: work.Send) -> None:
+    def _do(self, effect: work.Effect) -> None:
+        if isinstance(effect, work.Execute | work.Resolve):
+            self._begin(effect)
+        elif isinstance(effect, work.Abort):
+            self.handlers[effect.work.number].aborted = True
+        elif isinstance(effect, work.Store):
+            self.stores.append(effect)
+        elif isinstance(effect, work.Forget):
+            for key in effect.keys:
+                self.disk.pop(key, None)
+
+    def _reply(self, effect: work.Send) -> bool:
         client, connection = self.connections[effect.peer]
         if client.connection is connection:
             connection.down.append(effect.rpc)
-        else:
-            self.serve(self.server.gone(effect.peer, self.now))
+            return True
+        return False
 
     def _begin(self, effect: work.Execute | work.Resolve) -> None:
         resolves = isinstance(effect, work.Resolve)

@@ -279,3 +279,14 @@ def test_parts_need_a_method_that_streams_and_credit() -> None:
     assert isinstance(end, Send)
     assert envelope.decode_value(end.rpc.body, rpcs.End) == rpcs.End(4, b"x")
     assert KEYED is not None
+
+
+def test_a_refused_send_told_behind_its_effects_aborts_what_has_begun(server: Answering) -> None:
+    first, second = (work_of(ask(server, corr)) for corr in (1, 2))
+    ask(server, 3)
+    assert server.load == (2, 1)
+    effects = server.done(first.number, b"reply", 0.1)
+    begun = work_of(effects)
+    assert effects[-1] == Execute(begun)
+    aborted = [effect.work for effect in server.gone(PEER, 0.1) if isinstance(effect, Abort)]
+    assert aborted == [second, begun]

@@ -35,6 +35,18 @@ def test_what_is_dropped_takes_no_room_for_long() -> None:
     assert len(deadlines._heap) <= 3 * 3 + SLACK
 
 
+def test_a_burst_leaves_no_room_behind() -> None:
+    deadlines = Deadlines()
+    for number in range(600):
+        deadlines.set(number, 100.0 + number)
+    for number in range(590):
+        deadlines.drop(number)
+        deadlines.check()
+    assert len(deadlines._heap) <= 2 * 10 + SLACK
+    assert deadlines.due(1e6) == list(range(590, 600))
+    deadlines.check()
+
+
 def test_walk_agrees_with_a_plain_dict() -> None:
     dice, deadlines, model = Random(3), Deadlines(), dict[int, float]()
     for step in range(3_000):
