@@ -118,6 +118,13 @@ class Access:
         return self.of(user).may_call(method)
 
 
+def is_node(user: str, node: str) -> bool:
+    """Say whether *user* may greet as *node*: a node as itself, a person as the command line."""
+    if user.startswith(LOCAL):
+        return node.startswith(CLI + ".")
+    return user == node and user not in ("", ANONYMOUS)
+
+
 def covers(grant: str, prefix: str) -> bool:
     """Say whether *grant* holds all of *prefix*: `md.` neither `md`, `mdx.` nor the empty one.
 

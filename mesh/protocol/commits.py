@@ -20,6 +20,7 @@ from mesh.errors import LocalProtocolError, Overloaded
 from mesh.protocol import envelope, topics
 from mesh.protocol.control import SCHEMAS, LogIndex, StreamHead
 from mesh.protocol.envelope import DURABLE_FLAG, Event
+from mesh.protocol.once import Key, Row
 from mesh.protocol.outbound import Outbound
 
 Ticket = TypeVar("Ticket")
@@ -65,6 +66,8 @@ class Group(NamedTuple):
     applied: tuple[Applied, ...] = ()
     dead: tuple[DeadLetter, ...] = ()
     acks: tuple[Applied, ...] = ()
+    rows: tuple[Row, ...] = ()  # requests with a key, begun or answered
+    forgotten: tuple[Key, ...] = ()
 
 
 @dataclass(slots=True)
@@ -79,6 +82,8 @@ class Wish(Generic[Ticket]):
     applied: tuple[Applied, ...] = ()
     dead: tuple[DeadLetter, ...] = ()
     acks: tuple[Applied, ...] = ()
+    rows: tuple[Row, ...] = ()
+    forgotten: tuple[Key, ...] = ()
     patient: bool = False  # wait for space on a full disk: it is decided and cannot be undone
 
 
@@ -143,6 +148,8 @@ class GroupCommit(Generic[Ticket]):
             tuple(done for wish in wishes for done in wish.applied),
             tuple(letter for wish in wishes for letter in wish.dead),
             tuple(ack for wish in wishes for ack in wish.acks),
+            tuple(row for wish in wishes for row in wish.rows),
+            tuple(key for wish in wishes for key in wish.forgotten),
         )
         return self._group
 

@@ -136,11 +136,18 @@ class Bye(Message, frozen=True):
 
 
 class Welcome(Message, frozen=True):
-    """The answer to a greeting on the request plane; wire: the version both speak."""
+    """The answer to a greeting: who answers, what a session may have under way.
+
+    wire: the version both speak. credit, credit_bytes: requests under way and their bodies.
+    methods: name to class (0 safe, 1 keyed, 2 once) of what the caller may call.
+    """
 
     node: str
     epoch: int
     wire: int = 1
+    credit: int = 64
+    credit_bytes: int = 1024 * 1024
+    methods: dict[str, int] = {}
 
 
 class Hello(Message, frozen=True):

@@ -9,11 +9,10 @@ Never here: deciding, sockets.
 from enum import IntEnum
 from typing import Final
 
-import msgspec
-
 from mesh.errors import Executed, MeshError
 from mesh.protocol import envelope
 from mesh.protocol.control import Failure, Message
+from mesh.protocol.control import Welcome as Welcome  # told here, spelled with the system messages
 from mesh.protocol.envelope import NO_IDEM, Kind
 
 INPROG, PART, END, CANCEL = Kind.INPROG, Kind.PART, Kind.END, Kind.CANCEL
@@ -39,20 +38,6 @@ class MethodClass(IntEnum):
 
 SAFE, KEYED, ONCE = MethodClass.SAFE, MethodClass.KEYED, MethodClass.ONCE
 _KINDS: Final[dict[int | None, MethodClass]] = {int(kind): kind for kind in MethodClass}
-
-
-class Welcome(Message, frozen=True):
-    """The answer to a greeting: who answers, what a session may have under way.
-
-    methods: name to class of what the peer answers.
-    """
-
-    node: str
-    epoch: int
-    wire: int = 1
-    credit: int = WINDOW
-    credit_bytes: int = WINDOW_BYTES
-    methods: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Credit(Message, frozen=True):

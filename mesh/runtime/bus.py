@@ -5,7 +5,7 @@ Never here: signals, heartbeats, the order of start and stop (runner).
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -15,32 +15,33 @@ import msgspec
 from mesh.clock import monotonic_s, wall_ns
 from mesh.errors import LocalProtocolError, MeshError, RemoteProtocolError
 from mesh.protocol import envelope, topics
-from mesh.protocol.access import Access
+from mesh.protocol.access import Access, is_node
+from mesh.protocol.admission import Admission
 from mesh.protocol.catchup import HALTED
 from mesh.protocol.commits import Applied
 from mesh.protocol.conflation import SNAIL_S
 from mesh.protocol.control import (
     DURABLE,
     SCHEMAS,
-    Ack,
-    Fetch,
-    FetchPage,
     Heartbeat,
     Hello,
     ModeChange,
     NodeState,
     Record,
-    Snapshot,
-    SnapshotPage,
     View,
-    Welcome,
 )
 from mesh.protocol.envelope import TOMBSTONE, WIRE, Event
 from mesh.protocol.evolution import fingerprint
 from mesh.protocol.mode import SAFE, parse_mode
+from mesh.protocol.outbound import Outbound
+from mesh.protocol.sessions import Sessions
+from mesh.protocol.work import Work
+from mesh.runtime.calling import Wanted
 from mesh.runtime.component import Component, RawSink
 from mesh.runtime.directory import Directory, host_id
 from mesh.runtime.dispatch import Paces
+from mesh.runtime.doing import NO_REPLY, current, store_with_row
+from mesh.runtime.everynode import EveryNode
 from mesh.runtime.handlers import Bound, EventMeta, meta_of
 from mesh.runtime.health import Health, rss_bytes
 from mesh.runtime.inbound import Inbound
@@ -74,6 +75,7 @@ class Run:
     advertise: str = ""
     keys: Keyring | None = None
     snail_s: float = SNAIL_S
+    is_node: Callable[[str, str], bool] = is_node  # whether a user may greet as that node
 
 
 class Bus(Tasks):
@@ -105,14 +107,9 @@ class Bus(Tasks):
         self._raw_sinks: dict[tuple[str, RawSink], Callable[[Event, Record], None]] = {}
         self._serving = Serving(
             component,
-            {
-                "mesh.snapshot": self._snapshot,
-                "mesh.fetch": self._fetch,
-                "mesh.ack": self._ack,
-                "mesh.request": self._untyped,
-            },
+            EveryNode(self, component, run.access).methods,
             log=self.log,
-            health=self.health,
+            access=run.access,
             spawn=self.spawn,
             durable_log=lambda: self._log,
         )
@@ -177,6 +174,7 @@ class Bus(Tasks):
         applied: EventMeta | None,
         *,
         patient: bool,
+        reply: object = NO_REPLY,
     ) -> int:
         """Store DURABLE events in one transaction, then publish them; see DurableLog.store."""
         for topic, _ in records:
@@ -184,18 +182,35 @@ class Bus(Tasks):
                 raise LocalProtocolError(f"{self.node} did not declare {topic} as DURABLE")
         events = tuple(self._event(topic, value) for topic, value in records)
         done = () if applied is None else (_applied(applied),)
+        if (doing := current.get()) is not None and doing.stores:
+            return await store_with_row(
+                self._responder.answering, self.durable_log, doing, reply, events, done, patient
+            )
         return await self.durable_log.store(events, applied=done, patient=patient)
 
-    def drain(self) -> None:
-        """Refuse new requests from now on, and say so."""
-        self.state, self._serving.draining = "draining", True
+    def drain(self, within_s: float) -> None:
+        """Refuse new requests from now on, and tell every caller."""
+        self.state = "draining"
+        self._responder.drain("stopping", int(within_s * 1000))
         self.beat()
 
-    async def call_raw(
-        self, method: str, body: bytes, timeout_s: float, target: str | None
-    ) -> bytes:
-        """Call another node; see Peers.call."""
-        return await self.peers.call(method, body, timeout_s, target)
+    @property
+    def outbound(self) -> Outbound:
+        """Return what is said on the plane of events."""
+        return self._planes.events.outbound
+
+    @property
+    def idle(self) -> bool:
+        """Say whether no request is under way."""
+        return self._responder.answering.idle
+
+    async def call_raw(self, wanted: Wanted) -> bytes:
+        """Call another node; see Calling.call."""
+        return await self.peers.calling.call(wanted)
+
+    def stream_raw(self, wanted: Wanted) -> AsyncIterator[bytes]:
+        """Call another node that answers in parts."""
+        return self.peers.calling.stream(wanted)
 
     async def process(self, request_type: str, data: Any, source: str) -> Any:
         """Answer with the typed handler of that name."""
@@ -240,6 +255,7 @@ class Bus(Tasks):
         self._beats += 1
         health = self.health
         health.events_out = self._planes.events_out
+        health.inflight = sum(self._responder.answering.load)
         rate_in, rate_out = health.rates(monotonic_s())
         return Heartbeat(
             self._beats,
@@ -317,7 +333,7 @@ class Bus(Tasks):
         )
         if says_durable:
             self._planes.publish_durable()
-        if says_durable or self._inbound.durable:
+        if says_durable or self._inbound.durable or self._serving.stores:
             place = self.paths.state / JOURNALS
             place.mkdir(parents=True, exist_ok=True)
             journal = Journal(place / f"{self.node}.sqlite3", keep=self._run.retention)
@@ -331,9 +347,12 @@ class Bus(Tasks):
             self._log.when_settled if self._log is not None else None,
         )
         self.emit, self.voices = self._voices.emit, self._voices.ready
-        self._planes.respond(
-            Welcome(self.node, self.epoch, WIRE), self._run.cluster, self._serving.serve
+        sessions: Sessions[Work] = Sessions(
+            self._run.cluster, self._run.is_node, lambda user: self._run.access.of(user).may_call
         )
+        admission = Admission(self.node, self.epoch, self._serving.methods, sessions)
+        self._responder = self._planes.respond(admission, self._serving.serve)
+        self._serving.responder = self._responder
 
     def _on_lost(self, consumer: str) -> None:
         self.log.error("consumer_lost", consumer=consumer, first=self.journal.first)
@@ -373,20 +392,6 @@ class Bus(Tasks):
     def _on_view(self, payload: bytes, schema: int, meta: EventMeta) -> None:
         view: View = envelope.decode_value(payload, View)
         self.view = {state.node: state for state in view.nodes}
-
-    # What every node answers.
-
-    def _snapshot(self, ask: Snapshot) -> SnapshotPage:
-        return SnapshotPage(*self._planes.events.outbound.snapshot(ask.prefixes, ask.after))
-
-    async def _untyped(self, ask: tuple[str, Any], caller: str) -> Any:
-        return await self._component.process_request(ask[0], ask[1], caller)
-
-    def _fetch(self, ask: Fetch) -> FetchPage:
-        return self.durable_log.fetch(ask)
-
-    async def _ack(self, ack: Ack, caller: str) -> None:
-        await self.durable_log.ack(caller, ack)
 
 
 def _applied(meta: EventMeta) -> Applied:

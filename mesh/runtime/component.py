@@ -5,16 +5,19 @@ ComponentAPI is its untyped half. Never here: sockets, files; the runner hands i
 
 import asyncio
 import typing
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import aclosing
 from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 from mesh.clock import monotonic_s, wall_ns
-from mesh.errors import LocalProtocolError
+from mesh.errors import LocalProtocolError, OutcomeUnknown
 from mesh.protocol import envelope
 from mesh.protocol.catchup import Notice
 from mesh.protocol.control import DeliveryClass, Heartbeat, ModeChange, NodeState, Record
 from mesh.protocol.mode import SAFE, SystemMode
 from mesh.protocol.outbound import Voice
+from mesh.runtime.calling import Wanted
+from mesh.runtime.doing import NO_REPLY
 from mesh.runtime.handlers import REQUEST_TIMEOUT_S, Bound, EventMeta, event, request
 from mesh.runtime.logs import Logs
 from mesh.runtime.settings import Paths
@@ -65,13 +68,15 @@ class BusPort(Protocol):
         applied: EventMeta | None,
         *,
         patient: bool,
+        reply: object = NO_REPLY,
     ) -> int:
         """Store DURABLE events, then publish them."""
 
-    async def call_raw(
-        self, method: str, body: bytes, timeout_s: float, target: str | None
-    ) -> bytes:
+    async def call_raw(self, wanted: Wanted) -> bytes:
         """Call another node."""
+
+    def stream_raw(self, wanted: Wanted) -> AsyncIterator[bytes]:
+        """Call another node that answers in parts."""
 
     async def process(self, request_type: str, data: Any, source: str) -> Any:
         """Answer with the typed handler of that name."""
@@ -133,7 +138,8 @@ class ComponentAPI:
     async def request(self, target_id: str, request_type: str, data: Any) -> Any:
         """Return what process_request of *target_id* answers, plain. Raises MeshError."""
         body = envelope.encode_value([request_type, data])
-        reply = await self.bus.call_raw("mesh.request", body, REQUEST_TIMEOUT_S, target_id)
+        wanted = Wanted("mesh.request", body, REQUEST_TIMEOUT_S, target_id)
+        reply = await self.bus.call_raw(wanted)
         return envelope.decode_value(reply)
 
     async def emit_event(self, event_type: str, data: Any) -> None:
@@ -285,15 +291,26 @@ class Component(ComponentAPI):
         *records: tuple[str, object],
         applied: EventMeta | None = None,
         patient: bool = False,
+        reply: object = NO_REPLY,
     ) -> int:
         """Store DURABLE events in one transaction, then publish; return the last offset.
 
         On return they are on disk. applied: the durable event that caused them; its offset is
-        stored in the same transaction. Raises Unavailable (executed: no) when the disk is
-        full; patient ones, which are decided and cannot be undone, wait for space instead.
-        Cancelling the wait does not take them back. Another failure of the disk ends the node.
+        stored in the same transaction. reply: in the handler of a keyed request, what it will
+        return, stored in the same transaction: a crash leaves the effect with its reply, or
+        neither. Raises Unavailable (executed: no) when the disk is full; patient ones, which are
+        decided and cannot be undone, wait for space instead. Cancelling the wait does not take
+        them back. Another failure of the disk ends the node.
         """
-        return await self.bus.commit(records, applied, patient=patient)
+        return await self.bus.commit(records, applied, patient=patient, reply=reply)
+
+    async def resolve_request(self, method: str, arg: Any, caller: str) -> object:
+        """Return what a keyed request was answered whose handler was cut after a commit.
+
+        Raises NotFound if it surely had no effect: then the handler is called. Anything else
+        leaves the caller with an unknown outcome, as this one does.
+        """
+        raise OutcomeUnknown(f"{method}: its handler did not end")
 
     async def call(
         self,
@@ -303,10 +320,38 @@ class Component(ComponentAPI):
         *,
         timeout_s: float = REQUEST_TIMEOUT_S,
         target: str | None = None,
+        key: str | None = None,
+        urgent: bool = False,
     ) -> T:
-        """Return the reply of whoever serves *method*. Raises MeshError."""
-        body = await self.call_raw(method, envelope.encode_value(arg), timeout_s, target)
+        """Return the reply of whoever serves *method*. Raises MeshError.
+
+        In a handler it takes no longer than the request that is being answered has left. It
+        may be asked of several instances, or of one again, where that cannot do harm. key: of
+        a keyed method; the same key, also from another run of this node, has one effect.
+        urgent: a cancel or the like, which takes what is kept for them. Cancelling the wait
+        cancels the request, if it has not come too far.
+        """
+        payload = envelope.encode_value(arg)
+        body = await self.call_raw(method, payload, timeout_s, target, key=key, urgent=urgent)
         return typing.cast(T, envelope.decode_value(body, kind))
+
+    async def stream(
+        self,
+        method: str,
+        arg: object,
+        kind: type[T],
+        *,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        target: str | None = None,
+    ) -> AsyncIterator[T]:
+        """Yield the reply of a method that answers in parts, as fast as they are taken.
+
+        Raises MeshError: what came before was not all. timeout_s: for the whole of it.
+        """
+        wanted = Wanted(method, envelope.encode_value(arg), timeout_s, target)
+        async with aclosing(self.bus.stream_raw(wanted)) as parts:  # type: ignore[type-var]  # a generator
+            async for part in parts:
+                yield typing.cast(T, envelope.decode_value(part, kind))
 
     async def call_raw(
         self,
@@ -314,9 +359,13 @@ class Component(ComponentAPI):
         payload: bytes,
         timeout_s: float = REQUEST_TIMEOUT_S,
         target: str | None = None,
+        *,
+        key: str | None = None,
+        urgent: bool = False,
     ) -> bytes:
-        """Return the reply as it came. Raises MeshError."""
-        return await self.bus.call_raw(method, payload, timeout_s, target)
+        """Return the reply as it came; see call. Raises MeshError."""
+        wanted = Wanted(method, payload, timeout_s, target, key, urgent)
+        return await self.bus.call_raw(wanted)
 
     def decode(self, schema: int, payload: bytes) -> object:
         """Return the typed value of a payload; plain MessagePack for an unknown schema."""

@@ -13,9 +13,11 @@ import msgspec
 
 from mesh.errors import LocalProtocolError
 from mesh.protocol.envelope import REPLAY, SNAPSHOT, TOMBSTONE, Event
+from mesh.protocol.rpcs import KEYED, ONCE, SAFE, MethodClass
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 REQUEST_TIMEOUT_S: Final = 2.0
+KINDS: Final[dict[str, MethodClass]] = {"safe": SAFE, "keyed": KEYED, "once": ONCE}
 
 
 class EventMeta(msgspec.Struct, frozen=True, gc=False):
@@ -72,6 +74,10 @@ class RequestMark:
     timeout_s: float
     writes: bool = False
     at_once: bool = False
+    kind: MethodClass = SAFE
+    urgent: bool = False
+    marks: bool = False
+    recalls: bool = False
 
 
 def event(
@@ -118,19 +124,49 @@ def request(
     method: str,
     *,
     timeout_s: float = REQUEST_TIMEOUT_S,
+    kind: str = "",
+    urgent: bool = False,
+    marks: bool = False,
+    recalls: bool = False,
     writes: bool = False,
     at_once: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Let a method answer requests of this name; types come from its annotations.
+
+    kind says what a repeated request does, and so what a caller may do that got no answer:
+
+    * safe: it reads, or sets; repeat it at will. It is cancelled when nobody waits any more.
+    * keyed: it has one effect per key of a calling node, however often it is asked. Commit the
+      effect by `commit(..., reply=value)`, then both are there or neither is; a handler that
+      commits otherwise may be cut in between, and then resolve_request() is asked. A reply is
+      kept for ten minutes.
+    * once: nobody repeats it. The default of what writes; safe is that of all else.
+
+    recalls: a keyed handler tells by records of its own what it has done; its replies are kept
+    in memory alone, and after a crash it is simply called again. marks: it acts elsewhere
+    than in its own journal, so the key is on disk before it begins. urgent: callers may ask
+    for the room that is kept for cancels and mode. An async generator answers in parts.
 
     An answer waits until all that the node had decided before it is on disk, for it may tell
     of that, and a crash would make it untrue. at_once: it tells of nothing a commit under way
     could still take back, so it is given also while such a commit waits for space.
     writes: it commits; while the disk is full it is refused before it decides anything.
     """
+    if kind not in ("", *KINDS) or ((marks or recalls) and kind != "keyed"):
+        raise LocalProtocolError(f"{method}: {kind!r} is no kind, or these need a keyed one")
+    found = RequestMark(
+        method,
+        timeout_s,
+        writes,
+        at_once,
+        KINDS[kind or ("once" if writes else "safe")],
+        urgent,
+        marks,
+        recalls,
+    )
 
     def mark(handler: Handler) -> Handler:
-        handler.request_mark = RequestMark(method, timeout_s, writes, at_once)  # type: ignore[attr-defined]  # as above
+        handler.request_mark = found  # type: ignore[attr-defined]  # as above
         return handler
 
     return mark
@@ -144,6 +180,7 @@ class Bound:
     kind: Any  # type of the payload; None: whatever MessagePack holds
     arguments: int  # 1: payload alone, 2: also EventMeta or the caller's name
     is_async: bool
+    streams: bool = False  # it yields
     every_meta: bool = False  # the second parameter wants the EventMeta of each in a batch
 
 
@@ -159,5 +196,6 @@ def bind(handler: Callable[..., Any], *, batch: bool = False) -> Bound:
         None if kind in (Any, object) else kind,
         len(parameters),
         inspect.iscoroutinefunction(handler),
+        inspect.isasyncgenfunction(handler),
         batch and len(parameters) > 1 and typing.get_origin(hints.get(parameters[1])) is list,
     )

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias, TypeVar, cast
 
 import msgspec
 
-from mesh.errors import NoService
+from mesh.errors import NoService, Unavailable
 from mesh.protocol import envelope, topics
 from mesh.protocol.access import Access
 from mesh.protocol.catchup import Notice
@@ -26,12 +26,13 @@ from mesh.protocol.control import (
 from mesh.protocol.envelope import Event
 from mesh.protocol.evolution import compatible
 from mesh.protocol.sequence import Gap
+from mesh.runtime.calling import Calling, Wanted
 from mesh.runtime.directory import Directory, host_id
 from mesh.runtime.durable import Confirm, DurableReader, Hooks, Spawn
 from mesh.runtime.feeds import EventSink, Feed, Listeners
 from mesh.runtime.keys import Keyring
 from mesh.transport.lanes import Lane
-from mesh.transport.rpc import Requester
+from mesh.transport.requester import Requester
 from mesh.transport.sockets import Socket, Sockets
 
 T = TypeVar("T")
@@ -88,6 +89,8 @@ class Peers:
         self.gaps = 0
         self._host = host_id()
         self._requesters: dict[str, tuple[Place, Requester]] = {}
+        self._closed = False
+        self.calling = Calling(self._serving, self._requester)
         self._interests: list[tuple[str, EventSink]] = []
         self._lanes: dict[EventSink, Lane] = {}
         self._durable: DurableInterest | None = None
@@ -120,12 +123,8 @@ class Peers:
     async def call(
         self, method: str, body: bytes, timeout_s: float, target: str | None = None
     ) -> bytes:
-        """Return the reply of the node that serves *method*, or of *target*.
-
-        Raises NoService if nobody is known to serve it, else what Requester.call raises.
-        """
-        requester = self._requester(self._serving(method, target))
-        return await requester.call(method, body, timeout_s)
+        """Return the reply of a node that serves *method*, or of *target*; see Calling.call."""
+        return await self.calling.call(Wanted(method, body, timeout_s, target))
 
     def scan(self) -> None:
         """Read the records, hear new publishers, forget those that have gone."""
@@ -147,6 +146,7 @@ class Peers:
 
     def close(self) -> None:
         """Close every link."""
+        self._closed = True
         for feed in self.feeds.values():
             feed.close()
         for _, requester in self._requesters.values():
@@ -167,30 +167,33 @@ class Peers:
 
     def _requester(self, record: Record) -> Requester:
         """Return who asks the run of *record*; another where that is elsewhere now."""
+        if self._closed:
+            raise Unavailable("the node ends")
         place = self._place(record, "r")
         known = self._requesters.get(record.node)
         if known is not None:
             if known[0] == place:
                 return known[1]
             known[1].close()
-        sock = self._sockets.requester(place[0], server_key=place[1])
-        requester = Requester(self._loop, sock, record.node, self._hello, self._epoch)
+        dial = partial(self._sockets.line, place[0], server_key=place[1])
+        requester = Requester(
+            self._loop, dial, record.node, self._hello, self._epoch, self.calling.ready
+        )
         self._requesters[record.node] = place, requester
         return requester
 
-    def _serving(self, method: str, target: str | None) -> Record:
+    def _serving(self, method: str, target: str | None) -> list[Record]:
+        """Return the records of all that serve *method*, or the one of *target*."""
         found = self._found(method, target)
-        if found is None:
+        if not found:
             self.scan()
             found = self._found(method, target)
-        if found is None:
-            raise NoService(f"nobody serves {method}" + (f" as {target}" if target else ""))
         return found
 
-    def _found(self, method: str, target: str | None) -> Record | None:
+    def _found(self, method: str, target: str | None) -> list[Record]:
         if target is not None:
-            return self.records.get(target)
-        return next((r for r in self.records.values() if method in r.services), None)
+            return [self.records[target]] if target in self.records else []
+        return [record for record in self.records.values() if method in record.services]
 
     def _connect(self, record: Record, plane: str) -> None:
         key, durable = (record.node, plane), plane == "d"

@@ -8,15 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from mesh.clock import monotonic_s, wall_ns
 from mesh.protocol.access import Access, SubscriptionGuard
+from mesh.protocol.admission import Admission
+from mesh.protocol.answering import Answering
 from mesh.protocol.commits import GroupCommit
-from mesh.protocol.control import Welcome
 from mesh.protocol.outbound import Outbound
 from mesh.protocol.topics import HEARTBEAT
 from mesh.runtime.streams import DurableLog, Ticket
 from mesh.storage.journal import Journal
 from mesh.transport.pubsub import DURABLE_CAP_BYTES, EVENT_CAP_BYTES, Publisher
-from mesh.transport.rpc import Call, Responder
+from mesh.transport.responder import Job, Responder
 from mesh.transport.sockets import Socket, Sockets, bound_address
 
 JOURNALS: Final = "journals"
@@ -83,9 +85,15 @@ class Planes:
         self.log = DurableLog(self._loop, journal, commits, self.durable, on_fatal, on_lost)
         return self.log
 
-    def respond(self, welcome: Welcome, cluster: str, serve: Callable[[Call], None]) -> None:
-        """Bind the plane of requests: from now on they come in."""
-        self._responder = Responder(self._loop, self._bound("r"), welcome, cluster, serve)
+    def respond(self, admission: Admission, serve: Callable[[Job], None]) -> Responder:
+        """Bind the plane of requests: from now on they come. The last run's keys are known."""
+        answering = Answering(admission, wall_ns)
+        if self.log is not None:
+            now, now_ns = monotonic_s(), wall_ns()
+            for row, ts_ns in self.log.journal.rows():
+                answering.once.load(row, (now_ns - ts_ns) / 1e9, now)
+        self._responder = Responder(self._loop, self._bound("r"), answering, serve)
+        return self._responder
 
     def rebind(self) -> None:
         """Cut every peer off: who may still come in connects again. A key was revoked."""
@@ -94,7 +102,7 @@ class Planes:
                 publisher.close()
                 publisher.rebind(self._bound(plane))
         if self._responder is not None:
-            self._responder.close()
+            self._responder.hang_up()
             self._responder.rebind(self._bound("r"))
 
     def close(self) -> None:

@@ -201,10 +201,10 @@ class Process:
         self._stop.set()
 
     async def _drain(self, component: Component, bus: Bus) -> None:
-        bus.drain()
+        bus.drain(self._mesh.drain_s)
         try:
             async with asyncio.timeout(self._mesh.drain_s):
-                while bus.health.inflight:  # noqa: ASYNC110  # finish what was begun, within drain_s
+                while not bus.idle:  # noqa: ASYNC110  # finish what was begun, within drain_s
                     await asyncio.sleep(0.01)
                 await component.on_stop()
                 if self._node != COORDINATOR:
@@ -262,7 +262,7 @@ class Process:
             body = Register(bus.record, bus.mode.value, bus.mode_epoch)
             try:
                 payload = envelope.encode_value(body)
-                reply = await bus.call_raw("mesh.register", payload, 1.0, COORDINATOR)
+                reply = await bus.peers.call("mesh.register", payload, 1.0, COORDINATOR)
                 bus.learn_mode(envelope.decode_value(reply, ModeChange))
             except MeshError as error:
                 self._log.debug("register", why=str(error))

@@ -1,55 +1,83 @@
 """Serving: a request becomes a handler's task and its outcome exactly one answer.
 
-Never here: sockets, what methods mean.
+Never here: sockets, what methods mean, deciding who may run (mesh.protocol.answering).
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
+from mesh.clock import monotonic_s
 from mesh.errors import (
-    Draining,
+    Denied,
     Invalid,
     LocalProtocolError,
     MeshError,
     NotFound,
     OutcomeUnknown,
-    Overloaded,
     StorageError,
     Unavailable,
 )
 from mesh.protocol import envelope
+from mesh.protocol.access import Access
+from mesh.protocol.once import Key, Row
+from mesh.protocol.rpcs import KEYED, ONCE, SAFE, Method
+from mesh.protocol.work import Abort, Execute, Forget, Resolve, Resume, Store, Work
 from mesh.runtime.component import Component
+from mesh.runtime.deadline import within
+from mesh.runtime.doing import Doing, current
 from mesh.runtime.handlers import REQUEST_TIMEOUT_S, Bound, RequestMark, bind
-from mesh.runtime.health import Health
 from mesh.runtime.logs import Logs
 from mesh.runtime.streams import DISK_RETRY_S, DurableLog
-from mesh.transport.rpc import Call
+from mesh.transport.responder import Job, Responder
+from mesh.transport.rpc import failure_of
 
-INFLIGHT_MAX: Final = 256
 AT_ONCE: Final = ("mesh.snapshot", "mesh.fetch", "mesh.ack")  # of what is published or stored
+TO_THE_END: Final = ("mesh.ack", "mesh.request")  # also when the caller has gone meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A method, its handler, and what is written on it."""
+
+    method: Method
+    bound: Bound
+    mark: RequestMark
+
+    @property
+    def stores(self) -> bool:
+        """Say whether replies to requests with a key are to be stored."""
+        return self.method.kind is KEYED and not self.mark.recalls
 
 
 class Serving:
-    """The methods of one node: those of its component and those every node has."""
+    """The methods of one node: those of its component and those every node has.
+
+    Set responder before anything is served.
+    """
+
+    responder: Responder
 
     def __init__(
         self,
         component: Component,
-        every_node: dict[str, Callable[..., Any]],
+        every_node: Mapping[str, Callable[..., Any]],
         *,
         log: Logs,
-        health: Health,
-        spawn: Callable[[Coroutine[Any, Any, None], str], object],
+        access: Access,
+        spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
         durable_log: Callable[[], DurableLog | None],
     ) -> None:
-        self.draining = False
-        self._durable_log = durable_log
-        self._log, self._health, self._spawn = log, health, spawn
-        self._methods: dict[int, tuple[str, Bound, RequestMark]] = {}
+        self._component, self._durable_log = component, durable_log
+        self._log, self._access, self._spawn = log, access, spawn
+        self._served: dict[int, Served] = {}
+        self._doing: dict[int, tuple[Doing, asyncio.Task[None]]] = {}
+        self._room: dict[int, asyncio.Event] = {}  # of replies in parts, set when one may go on
         for method, handler in every_node.items():
+            kind = ONCE if method in TO_THE_END else SAFE
             at_once = method in AT_ONCE
-            self._add(handler, RequestMark(method, REQUEST_TIMEOUT_S, at_once=at_once))
+            self._add(handler, RequestMark(method, REQUEST_TIMEOUT_S, at_once=at_once, kind=kind))
         for name in dir(type(component)):
             mark = getattr(getattr(type(component), name), "request_mark", None)
             if mark is not None:
@@ -58,62 +86,245 @@ class Serving:
     @property
     def names(self) -> tuple[str, ...]:
         """Return the methods served, sorted."""
-        return tuple(sorted(name for name, _, _ in self._methods.values()))
+        return tuple(sorted(served.method.name for served in self._served.values()))
 
-    def serve(self, call: Call) -> None:
-        """Start to answer *call*, or refuse it at once."""
-        found = self._methods.get(call.method)
-        if found is None:
-            call.fail(NotFound("this node does not serve this method"))
-        elif self.draining:
-            call.fail(Draining("the node is draining"))
-        elif self._health.inflight >= INFLIGHT_MAX:
-            call.fail(Overloaded(f"{INFLIGHT_MAX} requests are under way"))
-        elif found[2].writes and (log := self._durable_log()) is not None and log.full:
-            call.fail(Unavailable("the disk is full", retry_after_s=DISK_RETRY_S))
-        else:
-            self._health.inflight += 1
-            self._spawn(self._answer(call, *found), f"answer {found[0]}")
+    @property
+    def methods(self) -> dict[int, Method]:
+        """Return the methods served, by number."""
+        return {number: served.method for number, served in self._served.items()}
+
+    @property
+    def stores(self) -> bool:
+        """Say whether a method needs a journal for its replies."""
+        return any(served.stores for served in self._served.values())
+
+    def serve(self, job: Job) -> None:  # a row per kind of job
+        """Carry out what the machine wants of handlers and the disk."""
+        match job:
+            case Execute(work, mark):
+                self._execute(work, mark)
+            case Resolve(work):
+                self._resolve(work)
+            case Abort(work):
+                self._abort(work)
+            case Resume(work):
+                if (room := self._room.get(work.number)) is not None:
+                    room.set()
+            case Store(work, row):
+                self._spawn(self._store(work, row), "store a reply")
+            case Forget(keys):
+                self._spawn(self._forget(keys), "forget replies")
 
     async def process(self, request_type: str, data: Any, source: str) -> Any:
-        """Return what the typed handler *request_type* answers to plain *data*."""
-        found = self._methods.get(envelope.method_id(request_type))
+        """Return what the typed handler *request_type* answers to plain *data*.
+
+        Raises Denied if the request that is being answered came from a user who may not call
+        it, Invalid if it needs a key.
+        """
+        found = self._served.get(envelope.method_id(request_type))
         if found is None:
             raise NotFound(f"this node does not serve {request_type}")
-        return await self._run(found[1], envelope.encode_value(data), source)
+        doing = current.get()
+        user = doing.work.caller.user if doing is not None else None
+        if user is not None and not self._access.may_call(user, request_type):
+            raise Denied(f"{user} may not call {request_type}")
+        if user is not None and (found.method.kind is KEYED or found.bound.streams):
+            raise Invalid(f"{request_type} needs a call of its own")
+        result = self._call(found.bound, envelope.encode_value(data), source)
+        return await result if found.bound.is_async else result
 
-    async def _answer(self, call: Call, method: str, bound: Bound, mark: RequestMark) -> None:
+    # Jobs.
+
+    def _execute(self, work: Work, row: Row | None) -> None:
+        served, log = self._served[work.method_id], self._durable_log()
+        if served.mark.writes and log is not None and log.full:
+            self._fail(work, Unavailable("the disk is full", retry_after_s=DISK_RETRY_S))
+        elif row is None and not served.bound.is_async and not served.bound.streams:
+            self._answer_now(work, served, log)
+        else:
+            self._begin(work, served, self._handled(work, served, row))
+
+    def _answer_now(self, work: Work, served: Served, log: DurableLog | None) -> None:
+        """Run a plain handler here: a task would cost more than most of them."""
+        token = current.set(Doing(work, served.mark.recalls))
         try:
-            async with asyncio.timeout(min(mark.timeout_s, call.budget_s)):
-                result = await self._run(bound, call.body, call.caller.node)
-                reply = envelope.encode_value(result)
-                log = self._durable_log()
-                if log is not None and not mark.at_once:
-                    await log.settled()  # no answer runs ahead of the disk
-                call.reply(reply)
+            reply = envelope.encode_value(self._call(served.bound, work.body, work.caller.node))
         except StorageError:
             raise  # the disk failed: the node ends and recovers from what is on it
-        except MeshError as error:
-            call.fail(error)
-        except TimeoutError:
-            call.fail(OutcomeUnknown(f"{method} took longer than the deadline"))
         except Exception as error:  # noqa: BLE001  # a handler's bug answers its caller; the node goes on
-            self._log.failure("handler_failed", error, method=method)
-            call.fail(MeshError(f"{method}: {type(error).__name__} in the handler"))
+            self._fail(work, self._told(served, error))
+            return
         finally:
-            self._health.inflight -= 1
+            current.reset(token)
+        if log is not None and log.pending and not served.mark.at_once:
+            self._begin(work, served, _value(reply))
+        else:
+            self._reply(work, served, reply)
+
+    def _resolve(self, work: Work) -> None:
+        served = self._served[work.method_id]
+        if served.mark.recalls:
+            self.responder.absent(work.number)
+        else:
+            self._begin(work, served, self._resolved(work, served))
+
+    def _abort(self, work: Work) -> None:
+        found = self._doing.get(work.number)
+        if found is None:
+            return  # its answer is on the way
+        doing, task = found
+        if doing.began:
+            task.cancel()
+        doing.dropped = True  # a task that is cancelled before it began would never say so
+
+    async def _store(self, work: Work, row: Row) -> None:
+        if (log := self._durable_log()) is not None and self._served[work.method_id].stores:
+            await log.store(rows=(row,), patient=True, decided=False)
+        self.responder.stored(work.number)
+
+    async def _forget(self, keys: tuple[Key, ...]) -> None:
+        if (log := self._durable_log()) is not None:
+            await log.store(forgotten=keys, patient=True, decided=False)
+
+    # Handlers.
+
+    def _begin(self, work: Work, served: Served, outcome: "Coroutine[Any, Any, bytes]") -> None:
+        doing = Doing(work, served.mark.recalls)
+        task = self._spawn(self._answer(doing, served, outcome), f"answer {served.method.name}")
+        self._doing[work.number] = doing, task
+
+    async def _answer(
+        self, doing: Doing, served: Served, outcome: "Coroutine[Any, Any, bytes]"
+    ) -> None:
+        work, doing.began = doing.work, True
+        if doing.dropped:
+            outcome.close()
+            del self._doing[work.number]
+            self._fail(work, OutcomeUnknown(f"{served.method.name}: given up"))
+            return
+        current.set(doing)
+        try:
+            try:
+                reply = await self._in_time(work, served, outcome)
+            finally:
+                del self._doing[work.number]  # from now on it cannot be aborted
+            await self._settled(served)
+        except StorageError:
+            raise  # the disk failed: the node ends and recovers from what is on it
+        except asyncio.CancelledError:
+            if not work.aborted:
+                raise  # the node ends
+            await self._cut(doing, served)
+        except Exception as error:  # noqa: BLE001  # a handler's bug answers its caller; the node goes on
+            self._failed(doing, served, error)
+        else:
+            kept = doing.reply
+            self._reply(work, served, reply if kept is None else kept, stored=kept is not None)
+
+    async def _in_time(
+        self, work: Work, served: Served, outcome: "Coroutine[Any, Any, bytes]"
+    ) -> bytes:
+        """Await the handler within the deadline of the caller; the machine's clock cuts it."""
+        left_s, limit_s = work.deadline - monotonic_s(), served.mark.timeout_s
+        with within(min(left_s, limit_s)):
+            if work.method.kind is not SAFE or limit_s >= left_s:
+                return await outcome
+            try:
+                async with asyncio.timeout(limit_s):  # the method's own, shorter than the caller's
+                    return await outcome
+            except TimeoutError:
+                name = served.method.name
+                raise OutcomeUnknown(f"{name} took longer than the deadline") from None
+
+    async def _handled(self, work: Work, served: Served, row: Row | None) -> bytes:
+        if row is not None and (log := self._durable_log()) is not None and served.stores:
+            await log.store(rows=(row,), decided=False)
+        result = self._call(served.bound, work.body, work.caller.node)
+        if served.bound.streams:
+            await self._send_parts(work, result)
+            return b""
+        return envelope.encode_value(await result if served.bound.is_async else result)
+
+    async def _send_parts(self, work: Work, parts: AsyncIterator[object]) -> None:
+        number, answering = work.number, self.responder.answering
+        room = self._room[number] = asyncio.Event()
+        try:
+            async for part in parts:
+                body = envelope.encode_value(part)
+                while not answering.may_send(number):
+                    room.clear()
+                    await room.wait()
+                self.responder.part(number, body)
+        finally:
+            del self._room[number]
+
+    async def _resolved(self, work: Work, served: Served) -> bytes:
+        arg = _decoded(work.body, served.bound)
+        name, caller = served.method.name, work.caller.node
+        return envelope.encode_value(await self._component.resolve_request(name, arg, caller))
+
+    async def _settled(self, served: Served) -> None:
+        log = self._durable_log()
+        if log is not None and not served.mark.at_once:
+            await log.settled()  # no answer runs ahead of the disk
+
+    # Outcomes.
+
+    async def _cut(self, doing: Doing, served: Served) -> None:
+        """Answer for a handler that was cancelled: what it had handed to the disk stays."""
+        if doing.reply is None:
+            why = f"{served.method.name} took longer than the deadline, or was cancelled"
+            self._fail(doing.work, OutcomeUnknown(why))
+            return
+        await self._settled(served)
+        self._reply(doing.work, served, doing.reply, stored=True)
+
+    def _failed(self, doing: Doing, served: Served, error: Exception) -> None:
+        work = doing.work
+        if work.resolves and isinstance(error, NotFound):
+            self.responder.absent(work.number)
+        elif doing.reply is not None:
+            self._log.failure("handler_failed_late", error, method=served.method.name)
+            self._reply(work, served, doing.reply, stored=True)
+        else:
+            self._fail(work, self._told(served, error))
+
+    def _reply(self, work: Work, served: Served, reply: bytes, *, stored: bool = False) -> None:
+        self.responder.done(work.number, reply, stored=stored or not served.stores)
+
+    def _fail(self, work: Work, error: MeshError) -> None:
+        self.responder.failed(work.number, failure_of(error))
+
+    def _told(self, served: Served, error: Exception) -> MeshError:
+        """Return what the caller is told of *error*; a bug of ours goes to the log."""
+        if isinstance(error, MeshError):
+            return error
+        name = served.method.name
+        self._log.failure("handler_failed", error, method=name)
+        return MeshError(f"{name}: {type(error).__name__} in the handler")
 
     @staticmethod
-    async def _run(bound: Bound, body: bytes, source: str) -> object:
-        try:
-            arg = envelope.decode_value(body, bound.kind)
-        except MeshError as error:
-            raise Invalid(str(error)) from None
-        result = bound.call(*(arg, source)[: bound.arguments])
-        return await result if bound.is_async else result
+    def _call(bound: Bound, body: bytes, source: str) -> Any:
+        return bound.call(*(_decoded(body, bound), source)[: bound.arguments])
 
     def _add(self, handler: Callable[..., Any], mark: RequestMark) -> None:
-        number = envelope.method_id(mark.method)
-        if number in self._methods:
-            raise LocalProtocolError(f"{mark.method} collides with {self._methods[number][0]}")
-        self._methods[number] = (mark.method, bind(handler), mark)
+        number, bound = envelope.method_id(mark.method), bind(handler)
+        if number in self._served:
+            raise LocalProtocolError(
+                f"{mark.method} collides with {self._served[number].method.name}"
+            )
+        method = Method(
+            mark.method, mark.kind, mark.urgent, mark.marks, bound.streams, mark.timeout_s
+        )
+        self._served[number] = Served(method, bound, mark)
+
+
+def _decoded(body: bytes, bound: Bound) -> Any:
+    try:
+        return envelope.decode_value(body, bound.kind)
+    except MeshError as error:
+        raise Invalid(str(error)) from None
+
+
+async def _value(reply: bytes) -> bytes:
+    return reply

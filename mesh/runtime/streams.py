@@ -17,6 +17,7 @@ from mesh.errors import Invalid, NotFound, Unavailable
 from mesh.protocol.commits import Applied, DeadLetter, Group, GroupCommit, Wish
 from mesh.protocol.control import Ack, Fetch, FetchPage
 from mesh.protocol.envelope import Event
+from mesh.protocol.once import Key, Row
 from mesh.storage.journal import Journal
 from mesh.transport.pubsub import Publisher
 
@@ -66,13 +67,15 @@ class DurableLog:
         """Return what was counted so far, for the heartbeat."""
         return {"consumers_lost": self.lost, "ack_rejects": self.rejects}
 
-    async def store(
+    async def store(  # the parts of one transaction, each named by the caller
         self,
         events: tuple[Event, ...] = (),
         *,
         applied: tuple[Applied, ...] = (),
         dead: tuple[DeadLetter, ...] = (),
         acks: tuple[Applied, ...] = (),
+        rows: tuple[Row, ...] = (),
+        forgotten: tuple[Key, ...] = (),
         patient: bool = False,
         decided: bool = True,
     ) -> int:
@@ -83,7 +86,7 @@ class DurableLog:
         space. Cancelling the wait does not take the wish back.
         """
         ticket: Ticket = self._loop.create_future()
-        self._commits.add(Wish(ticket, events, applied, dead, acks, patient))
+        self._commits.add(Wish(ticket, events, applied, dead, acks, rows, forgotten, patient))
         self._added += 1
         if decided:
             self._undecided[ticket] = self._added

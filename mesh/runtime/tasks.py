@@ -5,6 +5,7 @@ Never here: what the tasks do.
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from typing import Any
 
 
@@ -14,10 +15,11 @@ class Tasks:
     def __init__(self, tasks: asyncio.TaskGroup) -> None:
         self._tasks = tasks
         self._running: set[asyncio.Task[None]] = set()
+        self._context = copy_context()  # of the process: no request's deadline, no request
 
     def spawn(self, coro: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run a task for the life of the process."""
-        task = self._tasks.create_task(coro, name=name)
+        """Run a task for the life of the process; it inherits nothing from a request."""
+        task = self._tasks.create_task(coro, name=name, context=self._context.copy())
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task

@@ -22,8 +22,9 @@ from typing import Final, TypeAlias
 from mesh.clock import wall_ns
 from mesh.errors import LocalProtocolError, MeshError, StorageError, Unavailable
 from mesh.protocol.commits import Applied, DeadLetter, Group, Stored
+from mesh.protocol.once import Row as KeyRow
 from mesh.storage.reader import PAGE_BYTES, PAGE_ROWS, Reader
-from mesh.storage.records import Page, Retention, chained, seal
+from mesh.storage.records import Page, Retention, chained, row_seal, seal
 from mesh.storage.tables import prepare
 from mesh.storage.upkeep import STEP_ROWS, WalGauge, delete_head
 
@@ -61,6 +62,8 @@ _ADD_DEAD: Final = (
     'replace into dead_letter (node, log_id, "offset", topic, why, ts_ns, frame)'
     " values (?, ?, ?, ?, ?, ?, ?)"
 )
+_SET_ROW: Final = "replace into once values (?, ?, ?, ?, ?, ?)"
+_FORGET_ROW: Final = "delete from once where node = ? and idem = ?"
 _TRIM_DEAD: Final = "delete from dead_letter where id <= (select max(id) from dead_letter) - ?"
 
 Done: TypeAlias = Callable[[Group, BaseException | None], None]
@@ -151,6 +154,10 @@ class Journal:
         """Return how far each consumer told us to have applied this log."""
         return self._reader.acked()
 
+    def rows(self) -> list[tuple[KeyRow, int]]:
+        """Return the requests with a key, each with its time in ns UTC, the oldest first."""
+        return self._reader.rows()
+
     def dead_letters(self) -> tuple[DeadLetter, ...]:
         """Return the newest dead letters, oldest first, at most DEAD_KEPT."""
         return self._reader.dead_letters()
@@ -239,6 +246,12 @@ class Journal:
             yield _ADD_DEAD, letter
         if group.dead:
             yield _TRIM_DEAD, (DEAD_KEPT,)
+        now_ns = wall_ns() if group.rows else 0
+        for row in group.rows:
+            stamped = (row.node, row.idem, row.digest, row.reply, now_ns)
+            yield _SET_ROW, (*stamped, row_seal(row, now_ns))
+        for key in group.forgotten:
+            yield _FORGET_ROW, key
 
     @contextmanager
     def _judging(self) -> Iterator[None]:

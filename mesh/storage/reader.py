@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from mesh.errors import NotFound
 from mesh.protocol.commits import Applied, DeadLetter, Stored
+from mesh.protocol.once import Row
 from mesh.storage.records import Page, chained
 from mesh.storage.tables import damaged, translating
 
@@ -97,6 +98,11 @@ class Reader:
             'select node, log_id, "offset", topic, why, ts_ns, frame from dead_letter order by id'
         )
         return tuple(map(DeadLetter._make, self._all(query)))
+
+    def rows(self) -> list[tuple[Row, int]]:
+        """Return the requests with a key, each with its time in ns UTC, the oldest first."""
+        query = "select node, idem, digest, reply, ts_ns from once order by ts_ns"
+        return [(Row(*row), ts_ns) for *row, ts_ns in self._all(query)]
 
     def close(self) -> None:
         """Close the connection. Closing twice is fine."""

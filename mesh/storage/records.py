@@ -9,8 +9,10 @@ from typing import Final, NamedTuple
 from zlib import crc32
 
 from mesh.protocol.commits import Applied
+from mesh.protocol.once import Row
 
 _LOG_ROW: Final = struct.Struct("<qqqI")
+_KEY_ROW: Final = struct.Struct("<qqq")
 
 
 class Page(NamedTuple):
@@ -37,3 +39,10 @@ def chained(crc: int, offset: int, topic: bytes, schema: int, ts_ns: int, frame:
 def seal(entry: Applied) -> int:
     """Return the CRC-32 of an entry that stands alone."""
     return crc32("\0".join((entry.node, entry.log_id, str(entry.offset))).encode())
+
+
+def row_seal(row: Row, ts_ns: int) -> int:
+    """Return the CRC-32 of a request with a key as it is stored at *ts_ns*."""
+    node, reply = row.node.encode(), row.reply
+    head = _KEY_ROW.pack(ts_ns, len(node), -1 if reply is None else len(reply))
+    return crc32(reply or b"", crc32(row.digest, crc32(row.idem, crc32(node, crc32(head)))))

@@ -14,9 +14,10 @@ from typing import Final, NamedTuple
 from mesh.clock import wall_ns
 from mesh.errors import StorageError
 from mesh.protocol.commits import Applied
-from mesh.storage.records import chained, seal
+from mesh.protocol.once import Row
+from mesh.storage.records import chained, row_seal, seal
 
-VERSION: Final = 1  # in the file's user_version
+VERSION: Final = 2  # in the file's user_version
 
 _TABLES: Final = {
     "log": '"offset" integer primary key, topic text not null, schema integer not null,'
@@ -29,6 +30,8 @@ _TABLES: Final = {
     "dead_letter": "id integer primary key, node text not null, log_id text not null,"
     ' "offset" integer not null, topic text not null, why text not null,'
     ' ts_ns integer not null, frame blob not null, unique (node, log_id, "offset")',
+    "once": "node text not null, idem blob not null, digest blob not null, reply blob,"
+    " ts_ns integer not null, crc integer not null, primary key (node, idem)",
 }
 _WHAT_MAX: Final = 100  # characters; SQLite can find something wrong with every page
 _UNCHAINED: Final = ["offset", "topic", "schema", "frame"]  # the log of version 0
@@ -105,24 +108,31 @@ def _settle(db: sqlite3.Connection, path: Path) -> None:
     if version == VERSION:
         return
     columns = [name for _, name, *_ in db.execute("pragma table_info(log)")]
-    if version or columns not in ([], _UNCHAINED):
+    if version not in (0, 1) or (not version and columns not in ([], _UNCHAINED)):
         raise StorageError(f"journal {path} was written by another version of Genesis")
     with _transaction(db):
-        if columns:
+        if version:
+            _create_table(db, "once")  # all that version 1 did not have
+            db.execute(f"pragma user_version={VERSION}")
+        elif columns:
             _migrate(db)
         else:
             _create(db, secrets.token_hex(8))
 
 
 def _create(db: sqlite3.Connection, log_id: str) -> None:
-    for name, columns in _TABLES.items():
-        # Without rowid a table is one tree: no index of its own that could disagree with it.
-        kind = "strict" if name in ("log", "dead_letter") else "strict, without rowid"
-        db.execute(f"create table {name} ({columns}) {kind}")
+    for name in _TABLES:
+        _create_table(db, name)
     # The log begins behind offset "before", whose CRC the first record is chained to.
     meta = {"log_id": log_id, "before": "0", "before_crc": "0"}
     db.executemany("insert into meta values (?, ?)", meta.items())
     db.execute(f"pragma user_version={VERSION}")
+
+
+def _create_table(db: sqlite3.Connection, name: str) -> None:
+    # Without rowid a table is one tree: no index of its own that could disagree with it.
+    kind = "strict" if name in ("log", "dead_letter") else "strict, without rowid"
+    db.execute(f"create table {name} ({_TABLES[name]}) {kind}")
 
 
 def _migrate(db: sqlite3.Connection) -> None:
@@ -160,6 +170,7 @@ def _verified(db: sqlite3.Connection) -> Extent:
     last, crc = _walked(db, before, int(meta[b"before_crc"]))
     _check_sealed(db, "applied")
     _check_sealed(db, "consumer")
+    _check_rows(db)
     return Extent(log_id, before + 1, last, crc)
 
 
@@ -181,3 +192,9 @@ def _check_sealed(db: sqlite3.Connection, table: str) -> None:
         entry = Applied(node.decode(), log_id.decode(), offset)
         if seal(entry) != stored:
             raise _Damage(f"what is {table} of {entry.node}")
+
+
+def _check_rows(db: sqlite3.Connection) -> None:
+    for node, idem, digest, reply, ts_ns, stored in db.execute("select * from once"):
+        if row_seal(Row(node.decode(), idem, digest, reply), ts_ns) != stored:
+            raise _Damage(f"a request of {node.decode()}")

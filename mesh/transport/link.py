@@ -22,7 +22,7 @@ from mesh.errors import LocalProtocolError
 from mesh.transport.mux import BUDGET, EVENTS, RPC, Mux, Rank
 
 Sink: TypeAlias = Callable[[bytes], None]
-RoutedSink: TypeAlias = Callable[[bytes, bytes], None]
+RoutedSink: TypeAlias = Callable[[bytes, zmq.Frame], None]
 FramedSink: TypeAlias = Callable[[zmq.Frame], None]
 Hook: TypeAlias = Callable[[], None]
 Recv: TypeAlias = Callable[[int], bytes]
@@ -45,8 +45,8 @@ _ASKED: Final = frozenset({zmq.ROUTER, zmq.DEALER, zmq.REP, zmq.REQ})
 class Link:
     """Hand every received frame to the one sink given, in the turns of the loop's Mux.
 
-    sink gets frames of single-part messages. routed is for a ROUTER: routing id and frame.
-    framed is for an XPUB: the zmq.Frame, whose get("User-Id") tells the peer, before the next
+    sink gets frames of single-part messages. routed is for a ROUTER: routing id and zmq.Frame.
+    framed is for an XPUB: the zmq.Frame. Its get("User-Id") tells the peer, before the next
     recv. A message of more parts is dropped and counted in rejects.
 
     bulk takes the frames itself, at most as many as it is told, by recv(zmq.NOBLOCK), and returns
@@ -298,7 +298,7 @@ class Link:
                 return ended(error)
             if frame.more:
                 return skip(frame)
-            routed(peer, frame.bytes)
+            routed(peer, frame)
             return True
 
         return take

@@ -90,6 +90,13 @@ def bound_address(sock: Socket) -> str:
     return str(sock.getsockopt_string(zmq.LAST_ENDPOINT))
 
 
+class Line(NamedTuple):
+    """A connected DEALER, and the socket that tells when it has a connection and loses it."""
+
+    sock: "zmq.Socket[bytes]"
+    events: "zmq.Socket[bytes]"
+
+
 class Stranger(NamedTuple):
     """For the self-test: a guarded server, a client with a key nobody knows, what befell it."""
 
@@ -171,12 +178,16 @@ class Sockets:
     def requester(self, address: str, *, server_key: bytes | None = None) -> "zmq.Socket[bytes]":
         """Return a connected DEALER. It has no routing id: duplicates lose messages."""
         sock = self._make(zmq.DEALER, REQUEST_IN_MAX_BYTES, asks=False)
-        sock.setsockopt(zmq.IMMEDIATE, 1)  # nothing queues for the dead
-        sock.setsockopt(zmq.SNDHWM, 256)
-        sock.setsockopt(zmq.RCVHWM, 256)
-        self._expect(sock, server_key)
-        self.connect(sock, address)
+        self._dial(sock, address, server_key)
         return sock
+
+    def line(self, address: str, *, server_key: bytes | None = None) -> Line:
+        """Return a requester and what tells of its connection: made first, it misses nothing."""
+        sock = self._make(zmq.DEALER, REQUEST_IN_MAX_BYTES, asks=False)
+        events = sock.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._open.append(events)
+        self._dial(sock, address, server_key)
+        return Line(sock, events)
 
     def connect(self, sock: "zmq.Socket[bytes]", address: str) -> None:
         """Connect *sock*. Raises ConfigError for TCP without a server key beyond loopback."""
@@ -249,6 +260,13 @@ class Sockets:
                 return
             self._tend()
         raise LocalProtocolError(f"{place} is still bound; close the old socket first")
+
+    def _dial(self, sock: "zmq.Socket[bytes]", address: str, server_key: bytes | None) -> None:
+        sock.setsockopt(zmq.IMMEDIATE, 1)  # nothing queues for the dead
+        sock.setsockopt(zmq.SNDHWM, 256)
+        sock.setsockopt(zmq.RCVHWM, 256)
+        self._expect(sock, server_key)
+        self.connect(sock, address)
 
     def _expect(self, sock: "zmq.Socket[bytes]", server_key: bytes | None) -> None:
         if server_key is None:

@@ -61,7 +61,7 @@ class Coordinator(Component):
         await self._publish(Changes(view=True, mode=True))
         self.every(TICK_S, self._tick)
 
-    @request("mesh.register", at_once=True)
+    @request("mesh.register", kind="once", at_once=True)
     async def register_component(self, ask: Register, caller: str) -> ModeChange:
         """Admit a run of a node; answer with the mode in force. Raises Fenced, Denied."""
         if caller != ask.record.node:
@@ -69,7 +69,7 @@ class Coordinator(Component):
         await self._publish(self._roster.register(ask.record, self.monotonic_s()))
         return self._roster.mode_change(self._since_ns)
 
-    @request("mesh.bye", at_once=True)
+    @request("mesh.bye", kind="once", at_once=True)
     async def bye(self, bye: Bye, caller: str) -> None:
         """Learn that a node leaves on purpose."""
         if caller == bye.node:
@@ -81,7 +81,7 @@ class Coordinator(Component):
         now = self.monotonic_s()
         await self._publish(self._roster.beat(meta.node, meta.epoch, beat, now))
 
-    @request("mesh.set_mode", at_once=True)
+    @request("mesh.set_mode", kind="once", urgent=True, at_once=True)
     async def set_mode(self, ask: dict[str, Any], caller: str) -> dict[str, Any]:
         """Set the operator's mode; answer mode, mode_epoch, term. Raises Invalid."""
         try:

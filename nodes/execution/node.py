@@ -91,7 +91,7 @@ class ExecutionNode(Component):
 
     # Requests that change something.
 
-    @request("execution.submit", timeout_s=5.0, writes=True)
+    @request("execution.submit", kind="keyed", recalls=True, timeout_s=5.0, writes=True)
     async def submit(self, approved: ApprovedIntent, caller: str) -> Order:
         """Place an approved order once; a known coid answers what became of it.
 
@@ -118,7 +118,7 @@ class ExecutionNode(Component):
         taken = self.desk.record(intent, self.now_ns())
         return await self._perform(coid, lambda: self._place(intent, taken))
 
-    @request("execution.cancel", timeout_s=5.0)
+    @request("execution.cancel", urgent=True, timeout_s=5.0)
     async def cancel(self, coid: str) -> Order:
         """Cancel an order; replies CANCELING when the venue takes longer than the budget.
 
@@ -211,24 +211,33 @@ class ExecutionNode(Component):
         if closed := gate.mode_closed_to(intent, self._scene_now(intent)):
             await self._take(Evidence("deny", coid, reason=closed.code), sent=False)
             return
-        result = await self._ask_venue("venue.place", intent, VenueReport)
+        result = await self._ask_venue("venue.place", intent, VenueReport, key=coid)
         await self._take(outcome.of_place(coid, result))
 
     async def _cancel(self, coid: str) -> None:
         taken = await self._take(Evidence("cxl", coid))
         if taken.refused:
             return  # it ended meanwhile
-        result = await self._ask_venue("venue.cancel", coid, VenueReport)
+        result = await self._ask_venue("venue.cancel", coid, VenueReport, urgent=True)
         unasked = isinstance(result, errors.MeshError) and result.executed == "no"
         if unasked and self.desk.blotter.orders[coid].state is UNKNOWN:
             return  # our own failure to ask proves nothing about an order in doubt
         await self._take(outcome.of_cancel(coid, result))
 
     async def _ask_venue(
-        self, method: str, argument: object, reply: type[VenueReport]
+        self,
+        method: str,
+        argument: object,
+        reply: type[VenueReport],
+        *,
+        key: str | None = None,
+        urgent: bool = False,
     ) -> VenueReport | errors.MeshError:
+        timeout_s = self.params.place_timeout_s
         try:
-            return await self.call(method, argument, reply, timeout_s=self.params.place_timeout_s)
+            return await self.call(
+                method, argument, reply, timeout_s=timeout_s, key=key, urgent=urgent
+            )
         except errors.MeshError as error:
             return error
 

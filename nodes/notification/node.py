@@ -71,7 +71,7 @@ class NotificationNode(Component):
         if not meta.snapshot:
             self.consider(status)
 
-    @request("notification.test", timeout_s=30.0)
+    @request("notification.test", kind="once", timeout_s=30.0)
     async def send_test(self, arg: dict[str, Any] | None, caller: str) -> dict[str, list[str]]:
         """Send a message through every channel; return which worked."""
         text = str((arg or {}).get("text", "a test of the channels"))[:500]

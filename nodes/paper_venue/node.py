@@ -53,14 +53,14 @@ class PaperVenueNode(Component):
         """Let the writer finish."""
         await self._on_disk(())
 
-    @request("venue.place", timeout_s=2.0, writes=True)
+    @request("venue.place", kind="keyed", recalls=True, timeout_s=2.0, writes=True)
     async def place(self, intent: OrderIntent) -> VenueReport:
         """Take or refuse an order once. Raises Conflict for a known id with other content."""
         answer = self.exchange.place(intent, self.now_ns())
         await self._on_disk(answer.facts)
         return answer.report
 
-    @request("venue.cancel", timeout_s=2.0)
+    @request("venue.cancel", urgent=True, timeout_s=2.0)
     async def cancel(self, coid: str) -> VenueReport:
         """Cancel an order: cok, or cno with the reason."""
         answer = self.exchange.cancel(coid, self.now_ns())

@@ -69,7 +69,7 @@ class RiskNode(Component):
         """Note what became of an order."""
         self.gatekeeper.handle(told, self.monotonic_s())
 
-    @request("risk.submit", timeout_s=5.0, writes=True)
+    @request("risk.submit", kind="keyed", recalls=True, timeout_s=5.0, writes=True)
     async def submit(self, intent: OrderIntent, caller: str) -> RiskDecision:
         """Return the verdict; an approved intent is with execution, or perhaps on its way.
 
@@ -103,8 +103,11 @@ class RiskNode(Component):
         """Submit to execution; tell None, or why execution surely did not take it."""
         coid = approved.intent.client_order_id
         timeout_s = self.params.submit_timeout_s
+        key = f"{coid} {approved.decision.ts_decided}"  # another approval is another request
         try:
-            order = await self.call("execution.submit", approved, Order, timeout_s=timeout_s)
+            order = await self.call(
+                "execution.submit", approved, Order, timeout_s=timeout_s, key=key
+            )
             self._note(order)
             told.set_result(None)
         except errors.MeshError as error:

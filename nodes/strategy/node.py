@@ -10,7 +10,7 @@ import asyncio
 from functools import cached_property
 from typing import Any, ClassVar
 
-from mesh.errors import MeshError, Refused
+from mesh.errors import Expired, MeshError, Refused
 from mesh.protocol.control import LASTVALUE
 from mesh.runtime.component import Component, EventMeta, event, request
 from mesh.storage.checkpoint import Checkpointer
@@ -176,12 +176,17 @@ class StrategyNode(Component):
         while True:
             try:
                 decision = await self.call(
-                    "risk.submit", intent, RiskDecision, timeout_s=self.wanted.submit_timeout_s
+                    "risk.submit",
+                    intent,
+                    RiskDecision,
+                    timeout_s=self.wanted.submit_timeout_s,
+                    key=client_order_id,
                 )
-            except Refused as error:
-                self.host.drop(client_order_id, f"{error.code}: {error}")
-                return
             except MeshError as error:
+                # Expired tells of the last try alone: an earlier one may have come through.
+                if isinstance(error, Refused) and not isinstance(error, Expired):
+                    self.host.drop(client_order_id, f"{error.code}: {error}")
+                    return
                 if self.monotonic_s() >= give_up:
                     self.log.warning("intent_unanswered", order=client_order_id, why=str(error))
                     await self.settle(client_order_id)
@@ -201,7 +206,7 @@ class StrategyNode(Component):
     async def cancel(self, client_order_id: str) -> None:
         """Ask for an order to be taken back; its events tell how that ended."""
         try:
-            await self.call("execution.cancel", client_order_id, Order, timeout_s=1.0)
+            await self.call("execution.cancel", client_order_id, Order, timeout_s=1.0, urgent=True)
         except MeshError as error:
             self.log.warning("cancel_failed", order=client_order_id, why=str(error))
 

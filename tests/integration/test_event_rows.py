@@ -49,7 +49,7 @@ class Speaker(Component):
             self.last += 1
             self.emit(topic, self.last)
 
-    async def stream(self, count: int) -> None:
+    async def say_many(self, count: int) -> None:
         """Say so many without ever being ahead of the loop."""
         for _ in range(0, count, TURN):
             self.say(TURN)
@@ -119,7 +119,7 @@ async def test_f1_joiner_in_the_middle_of_a_stream_misses_nothing_after_its_head
 ) -> None:
     speaker, veteran = await hearing(mesh, eventually)
     joiner = Listener()
-    streaming = mesh.running["speaker"][0].spawn(speaker.stream(8_000), "stream")
+    streaming = mesh.running["speaker"][0].spawn(speaker.say_many(8_000), "stream")
     await eventually(lambda: speaker.last > 1_000)
     await mesh.start("joiner", joiner)
     await streaming
@@ -137,9 +137,9 @@ async def test_f1_publisher_that_comes_later_is_heard_without_holes(
     speaker, listener = Speaker(), Listener()
     await mesh.start("listener", listener)
     await mesh.start("speaker", speaker)
-    await speaker.stream(4_000)
+    await speaker.say_many(4_000)
     await eventually(lambda: listener.live)
-    await speaker.stream(4_000)
+    await speaker.say_many(4_000)
     await eventually(lambda: listener.heard and listener.heard[-1] == speaker.last)
     assert listener.heard == list(range(listener.heard[0], speaker.last + 1))
     assert listener.heard[0] <= 4_001
@@ -527,7 +527,7 @@ async def test_a14_to_a18_what_is_no_request_is_counted_and_nothing_else(
     responder = mesh.running["speaker"][0]._planes._responder
     with RawCaller(mesh.directory.endpoint("speaker", "r")) as caller:
         caller.send(*bad)
-        await eventually(lambda: responder.rejects + responder._link.rejects == 1)
+        await eventually(lambda: responder.answering.rejects + responder._link.rejects == 1)
         caller.greet(Hello(CLUSTER, "raw", 1, 1), epoch=1)
         await eventually(lambda: caller.welcomed)
         assert not caller.codes

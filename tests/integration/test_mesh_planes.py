@@ -217,7 +217,7 @@ async def test_draining_node_refuses_new_requests(mesh: Any) -> None:
     bus = await mesh.start("speaker", Speaker())
     caller = Listener()
     await mesh.start("listener", caller)
-    bus.drain()
+    bus.drain(5.0)
     with pytest.raises(Draining):
         await caller.call("speaker.double", 1, dict)
 

@@ -24,7 +24,7 @@ class Speaker(Component):
 
     says: ClassVar = {"s.t.": EPHEMERAL, "s.n.": DURABLE}
 
-    async def stream(self) -> None:
+    async def say_many(self) -> None:
         for number in range(1, EACH + 1):
             for topic in TOPICS:
                 self.emit(topic, number)
@@ -78,7 +78,7 @@ async def test_f6_slow_consumer_skips_what_is_old_counts_it_and_disturbs_nobody(
     for name in ("slow", "one", "two"):
         feeds = mesh.running[name][0].peers.feeds
         await eventually(lambda feeds=feeds: feeds["speaker", "e"].subscriber.live)
-    await bus.spawn(speaker.stream(), "stream")
+    await bus.spawn(speaker.say_many(), "stream")
     await eventually(lambda: all(slow.handled[topic][-1:] == [EACH] for topic in TOPICS))
     await eventually(lambda: all(len(f.heard[topic]) == EACH for f in fast for topic in TOPICS))
     for topic in TOPICS:

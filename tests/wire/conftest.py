@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeAlias
 import pytest
 
 from mesh.errors import Denied
+from mesh.protocol.access import CLI, Access, Grants
 from mesh.protocol.control import DURABLE, EPHEMERAL, LASTVALUE
 from mesh.runtime.bus import Bus, Run
 from mesh.runtime.component import Component, event, request
@@ -73,7 +74,9 @@ class Stage:
         self._sockets = Sockets()
         self._door = Authenticator(asyncio.get_running_loop(), self._sockets)
         kept = Retention(max_bytes=1 << 30, keep_s=3600.0)
-        access = load_access(self.paths)
+        given = load_access(self.paths)
+        cli = given.roles[CLI] | Grants(call=("speaker.",))  # our peers are people, by ipc
+        access = Access({**given.roles, CLI: cli}, given.assigned)
         run_of = Run("speaker", epoch, CLUSTER, self.paths, self._log, access, kept)
         self.bus = Bus(self.speaker, run_of, self._sockets, self.directory, tasks)
         self.speaker.attach(self.bus)

@@ -41,7 +41,7 @@ def rpc_of(frame: bytes) -> dict[str, Any]:
     """Return the fields of a request frame, its body decoded."""
     found: dict[str, Any] = dict(zip(RPC_FIELDS, RPC.unpack_from(frame), strict=True))
     body = frame[RPC.size :]
-    found["body"] = unpacked(body)
+    found["body"] = unpacked(body) if body else None
     return found
 
 

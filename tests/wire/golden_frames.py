@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from mesh.errors import Denied
-from mesh.protocol import envelope, topics
+from mesh.protocol import envelope, rpcs, topics
 from mesh.protocol.bundle import Bundle
 from mesh.protocol.commits import GroupCommit, Wish
 from mesh.protocol.control import (
@@ -137,8 +137,25 @@ def requests() -> Iterator[Golden]:
     value = envelope.encode_value
     hello = Hello(CLUSTER, "cli.4711", 1, 1)
     yield Golden("hello", encode(Rpc(HELLO, 0, 0, ask, value(hello))))
-    welcome = Welcome(NODE, EPOCH)
-    yield Golden("welcome", encode(Rpc(WELCOME, 0, 0, EPOCH, value(welcome))))
+    welcome = Welcome(NODE, EPOCH, methods={"mesh.snapshot": 0, "x.place": 1, "x.pay": 2})
+    yield Golden("welcome", encode(Rpc(WELCOME, 0, 0, ask, value(welcome))))
+    urgent, key = envelope.method_id("x.place"), bytes(range(16))
+    order = Rpc(REQ, urgent, 8, ask, value(["buy"]), 499, attempt=2, prio=50, idem=key)
+    yield Golden("request with a key", encode(order))
+    session, of_call = (0, 0), (urgent, 8)  # method and corr
+    for name, kind, told, where in (
+        ("started", rpcs.INPROG, b"", of_call),
+        ("cancel", rpcs.CANCEL, b"", of_call),
+        ("part", rpcs.PART, value("an item"), of_call),
+        ("end of the parts", rpcs.END, value(rpcs.End(1)), of_call),
+        ("credit for parts", rpcs.CREDIT, value(rpcs.Credit(5)), of_call),
+        ("credit of a session", rpcs.CREDIT, value(rpcs.Credit(32, 500_000)), session),
+        ("ping", rpcs.PING, value(rpcs.Ping(SENT_NS, 7)), session),
+        ("pong", rpcs.PONG, value(rpcs.Pong(SENT_NS, SENT_NS + 1, SENT_NS + 2, 7, (8,))), session),
+        ("goaway", rpcs.GOAWAY, value(rpcs.Goaway("stopping", 5_000, EPOCH)), session),
+        ("bye", rpcs.BYE, b"", session),
+    ):
+        yield Golden(name, encode(Rpc(kind, *where, ask, told)))
     kept = dict(events())["last value with a conflation key"]
     stored = [frame for name, frame in durable_events() if name.startswith("durable")]
     for method, wish, reply in (

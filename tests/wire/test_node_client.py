@@ -151,7 +151,7 @@ async def test_node_js_hears_events_values_and_a_journal_and_is_answered(
         speaker.emit(f"x.tick.{number // 50 % 2}", number)
     assert await client.step("ticks") == {"ticks": list(range(500)), "missed": 0}
 
-    assert (await client.step("welcome"))["welcome"] == ["speaker", stage.bus.epoch, 1]
+    assert (await client.step("welcome"))["welcome"][:3] == ["speaker", stage.bus.epoch, 1]
     assert await client.step("snapshot") == {"values": prices, "pages": 2}
 
     caught_up = await client.step("caught up")

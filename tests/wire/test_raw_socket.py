@@ -145,8 +145,10 @@ async def test_greeting_is_answered_by_welcome_and_a_request_by_its_reply(stage:
         stage, hello(), request(REQ, "speaker.double", 9, 21), greeted=False
     )
     assert (welcome["kind"], welcome["corr"]) == (WELCOME, 0)
-    assert welcome["body"] == ["speaker", stage.bus.epoch, 1]
-    assert welcome["client_epoch"] == stage.bus.epoch
+    *who, methods = welcome["body"]
+    assert who == ["speaker", stage.bus.epoch, 1, 64, 1024 * 1024]
+    assert methods["speaker.double"] == 0  # safe
+    assert welcome["client_epoch"] == EPOCH
     assert (reply["kind"], reply["corr"], reply["client_epoch"]) == (REP, 9, EPOCH)
     assert reply["body"] == {"value": 42, "caller": NAME}
 

@@ -12,7 +12,7 @@ import pytest
 import zmq
 
 from mesh import errors
-from mesh.protocol import control, envelope
+from mesh.protocol import control, envelope, rpcs
 from mesh.runtime.settings import ROOT
 from mesh.transport.auth import Authenticator
 from mesh.transport.sockets import Sockets
@@ -103,6 +103,11 @@ def test_bodies_of_kinds() -> None:
         ("HELLO", control.Hello),
         ("WELCOME", control.Welcome),
         ("ERR", control.Failure),
+        ("END", rpcs.End),
+        ("PING", rpcs.Ping),
+        ("PONG", rpcs.Pong),
+        ("CREDIT", rpcs.Credit),
+        ("GOAWAY", rpcs.Goaway),
     ):
         assert told[name] == f"`[{', '.join(fields(kind))}]`"
 
@@ -121,7 +126,7 @@ def test_methods_and_what_they_take_and_give() -> None:
 
 def test_methods_are_served() -> None:
     told = {name.strip("`"): where for name, where, *_ in section("Methods of the mesh")}
-    bus = (ROOT / "mesh/runtime/bus.py").read_text("utf-8")
+    bus = (ROOT / "mesh/runtime/everynode.py").read_text("utf-8")
     coordinator = (ROOT / "nodes/coordinator/node.py").read_text("utf-8")
     for name, where in told.items():
         assert f'"{name}"' in (coordinator if where == "coordinator" else bus)

@@ -71,7 +71,7 @@ export function encodeEvent({ topic, schema, nid, epoch, seq, payload, flags = 0
   return Buffer.concat([name, Buffer.from([0]), header, payload]);
 }
 
-export const HELLO = 1, WELCOME = 2, REQ = 3, REP = 5, ERR = 8;
+export const HELLO = 1, WELCOME = 2, REQ = 3, REP = 5, ERR = 8, PING = 10, PONG = 11;
 
 export function decodeRpc(frame) {
   if (frame.length < RPC_HEADER || frame[0] !== 0xe8 || frame[1] !== 1) throw new Error("no rpc");

@@ -4,7 +4,7 @@ import { renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Router, XPublisher } from "zeromq";
 import {
-  ERR, HEAD, HELLO, REP, REQ, WELCOME,
+  ERR, HEAD, HELLO, PING, PONG, REP, REQ, WELCOME,
   crc32, decodeRpc, encodeEvent, encodeRpc, pack, unpack,
 } from "./frames.mjs";
 
@@ -46,7 +46,10 @@ async function serve() {
     const { kind, method, corr, epoch: theirs, body } = decodeRpc(frame);
     const answer = (reply) => requests.send([peer, encodeRpc({ method, corr, epoch: theirs, ...reply })]);
     if (kind === HELLO) {
-      await answer({ kind: WELCOME, epoch, body: pack([NAME, epoch, 1]) });
+      await answer({ kind: WELCOME, body: pack([NAME, epoch, 1]) });
+    } else if (kind === PING) {
+      const [sent, asked] = unpack(body), now = BigInt(Date.now()) * 1_000_000n;
+      await answer({ kind: PONG, body: pack([sent, now, now, asked, []]) });
     } else if (kind === REQ && method === crc32("gauge.half")) {
       await answer({ kind: REP, body: pack(unpack(body) / 2) });
     } else if (kind === REQ) {

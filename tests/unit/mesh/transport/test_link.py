@@ -94,8 +94,8 @@ class Got(list[bytes]):
         self.append(frame)
         self._news.set()
 
-    def routed(self, peer: bytes, frame: bytes) -> None:
-        self(frame)
+    def routed(self, peer: bytes, frame: zmq.Frame) -> None:
+        self(frame.bytes)
 
     async def until(self, last: bytes) -> None:
         while not self or self[-1] != last:
@@ -181,8 +181,8 @@ def test_sink_may_send_on_its_own_link(run: Run, wires: Wires) -> None:
             if len(got) < 300:
                 asking.send(b"%d" % len(got))
 
-        def answer(peer: bytes, frame: bytes) -> None:
-            answering.send(peer, frame)
+        def answer(peer: bytes, frame: zmq.Frame) -> None:
+            answering.send(peer, frame.bytes)
 
         answering = Link(loop(), router, routed=answer)
         asking = Link(loop(), dealer, sink=ask_on)
@@ -490,7 +490,7 @@ def test_full_dealer_tells_when_there_is_room_and_its_owner_loses_nothing(
         assert "blocked" in repr(link)
 
         got = Got()
-        reader = Link(loop(), router, routed=lambda _, frame: got(frame.rstrip(b"\0")))
+        reader = Link(loop(), router, routed=lambda _, frame: got(frame.bytes.rstrip(b"\0")))
         await got.until(b"199")
         assert got == [b"%d" % number for number in range(200)]
         await timer(0.02)

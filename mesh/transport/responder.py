@@ -1,0 +1,141 @@
+"""Responder: the requests to one node on one ROUTER. It carries out what Answering decides.
+
+Never here: handlers, rows on disk, what methods mean.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import zmq
+
+from mesh.clock import monotonic_s
+from mesh.errors import LocalProtocolError, MeshError
+from mesh.protocol import envelope
+from mesh.protocol.answering import Answering
+from mesh.protocol.control import Failure
+from mesh.protocol.envelope import ERR, HELLO, Rpc
+from mesh.protocol.work import Abort, Effect, Execute, Forget, Resolve, Resume, Send, Store
+from mesh.transport.alarm import Alarm
+from mesh.transport.auth import user_of
+from mesh.transport.link import Link
+from mesh.transport.rpc import failure_of
+from mesh.transport.sockets import Socket
+
+Job: TypeAlias = Execute | Resolve | Abort | Resume | Store | Forget
+
+_HELLO: Final = int(HELLO)
+_KIND_AT: Final = 2  # in the header
+
+
+class Responder:
+    """Serve requests. *serve* carries out what is not about frames, and does not raise."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: Socket,
+        answering: Answering,
+        serve: Callable[[Job], None],
+    ) -> None:
+        self.answering, self.unsent = answering, 0
+        self._loop, self._serve = loop, serve
+        self._todo: deque[Effect] = deque()
+        self._acting = self._closed = False
+        self._alarm = Alarm(loop, answering.next_deadline, self._on_time)
+        self._link = Link(loop, sock, routed=self._on_frame)
+        self._alarm.set()
+
+    def __repr__(self) -> str:
+        state, (running, queued) = self.answering.admission.state.name, self.answering.load
+        return f"<Responder {state} running={running} queued={queued}>"
+
+    def rebind(self, sock: Socket) -> None:
+        """Go on with a fresh socket in place of the old one, already closed: no session stays."""
+        self._link = Link(self._loop, sock, routed=self._on_frame)
+        now = monotonic_s()
+        for session in self.answering.sessions.all():
+            self._act(self.answering.gone(session.peer, now))
+
+    def drain(self, reason: str, ms: int) -> None:
+        """Refuse new requests and tell every caller so. ms: until the node ends."""
+        self._act(self.answering.drain(reason, ms))
+
+    def hang_up(self) -> None:
+        """Close the socket; rebind or close is to follow."""
+        self._link.close()
+
+    def close(self) -> None:
+        """Say goodbye and close the socket. Closing twice is fine."""
+        if not self._closed:
+            self._closed = True
+            self._act(self.answering.close(monotonic_s()))
+            self._alarm.stop()
+            self._link.close()
+
+    # How works end; each may be called once the responder is closed.
+
+    def done(self, number: int, reply: bytes, *, stored: bool = False) -> None:
+        """Answer with the reply of a handler; stored: its row is on disk, or none is needed."""
+        self._act(self.answering.done(number, reply, monotonic_s(), stored=stored))
+
+    def stored(self, number: int) -> None:
+        """Answer: the row of a Store is on disk."""
+        self._act(self.answering.stored(number, monotonic_s()))
+
+    def failed(self, number: int, why: Failure) -> None:
+        """Answer with an error."""
+        self._act(self.answering.failed(number, why, monotonic_s()))
+
+    def absent(self, number: int) -> None:
+        """Learn that a Resolve found no effect."""
+        self._act(self.answering.absent(number, monotonic_s()))
+
+    def part(self, number: int, body: bytes) -> None:
+        """Send a part of a reply; see Answering.part."""
+        self._act(self.answering.part(number, body))
+
+    def _on_frame(self, peer: bytes, frame: zmq.Frame) -> None:
+        data = frame.bytes
+        # Who it is counts when a session begins; then it is pinned to the connection.
+        user = user_of(frame) if data[_KIND_AT : _KIND_AT + 1] == bytes((_HELLO,)) else ""
+        try:
+            rpc = envelope.decode_rpc(data)
+            effects = self.answering.frame(peer, user, rpc, monotonic_s())
+        except MeshError:  # theirs: drop, count, go on
+            self.answering.rejects += 1
+            return
+        self._act(effects)
+
+    def _on_time(self) -> None:
+        self._act(self.answering.tick(monotonic_s()))
+
+    def _act(self, effects: list[Effect]) -> None:
+        """Carry out effects in their order, also those that come of it."""
+        self._todo += effects
+        if self._acting:
+            return
+        self._acting = True
+        try:
+            while self._todo:
+                self._do(self._todo.popleft())
+        finally:
+            self._acting = False
+        self._alarm.set()
+
+    def _do(self, effect: Effect) -> None:
+        if isinstance(effect, Send):
+            self._send(effect.peer, effect.rpc)
+        elif not self._closed:
+            self._serve(effect)
+
+    def _send(self, peer: bytes, rpc: Rpc) -> None:
+        try:
+            frame = envelope.encode_rpc(rpc)
+        except LocalProtocolError as error:  # too large: the caller must learn it
+            body = envelope.encode_value(failure_of(error))
+            frame = envelope.encode_rpc(Rpc(ERR, rpc.method, rpc.corr, rpc.client_epoch, body))
+        if not self._link.send(peer, frame):
+            self.unsent += 1  # gone, or it does not read: its own deadline tells it
+            self._todo += self.answering.gone(peer, monotonic_s())

@@ -1,0 +1,470 @@
+"""The rows of the request plane over real sockets: dying peers, keys, load, cancelling, lies."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, ClassVar, TypeAlias
+
+import pytest
+
+from mesh.errors import (
+    BreakerOpen,
+    Conflict,
+    Denied,
+    Expired,
+    Invalid,
+    MeshError,
+    NoService,
+    NotFound,
+    OutcomeUnknown,
+    Overloaded,
+)
+from mesh.protocol import access, envelope
+from mesh.protocol.access import CLI, GUEST, Access, Grants
+from mesh.protocol.control import DURABLE, Hello, Snapshot, SnapshotPage
+from mesh.protocol.envelope import REP, REQ, Rpc
+from mesh.protocol.rpcs import WINDOW, less_reserve
+from mesh.runtime.component import Component, request
+from mesh.runtime.deadline import left_s
+from mesh.transport.requester import Requester
+from tests.integration.rawnode import CLUSTER, RawCaller
+
+Eventually: TypeAlias = Callable[..., Awaitable[None]]
+KEY = bytes(range(16))
+SERVES = less_reserve(WINDOW)  # the others of a session are kept for urgent ones
+
+
+class Shop(Component):
+    """Reads, sells once per key, pays once; a closed gate holds whoever is inside."""
+
+    says: ClassVar = {"t.sold.": DURABLE}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.entered: Counter[str] = Counter()
+        self.left: list[float | None] = []
+        self.delay_s = 0.0
+
+    async def enter(self, what: str) -> None:
+        self.entered[what] += 1
+        self.left.append(left_s())
+        await self.gate.wait()
+
+    @request("shop.read", timeout_s=30.0)
+    async def read(self, number: int) -> int:
+        await self.enter("read")
+        await asyncio.sleep(self.delay_s)
+        return number
+
+    @request("shop.sell", kind="keyed", timeout_s=30.0)
+    async def sell(self, number: int) -> int:
+        await self.enter("sell")
+        await self.commit(("t.sold.a", number), reply=number)
+        return number
+
+    @request("shop.mark", kind="keyed", timeout_s=30.0)
+    async def mark(self, number: int) -> int:
+        await self.commit(("t.sold.a", number))
+        await self.enter("mark")
+        return number
+
+    async def resolve_request(self, method: str, arg: Any, caller: str) -> object:
+        self.entered["resolve"] += 1
+        if arg == 0:
+            raise NotFound("nothing of it")
+        if arg == 1:
+            return 11
+        return await super().resolve_request(method, arg, caller)
+
+    @request("shop.pay", kind="once", timeout_s=30.0)
+    async def pay(self, number: int) -> int:
+        await self.enter("pay")
+        return number
+
+    @request("shop.stop", urgent=True)
+    def stop(self, _: None) -> str:
+        return "stopped"
+
+    @request("shop.bug")
+    async def bug(self, _: None) -> None:
+        self.entered["bug"] += 1
+        raise ZeroDivisionError
+
+    @request("shop.list", timeout_s=30.0)
+    async def list_all(self, count: int) -> AsyncIterator[int]:
+        for number in range(count):
+            self.entered["part"] += 1
+            yield number
+
+    @request("shop.ask")
+    async def ask(self, target: str) -> int:
+        return await self.call("shop.read", 1, int, timeout_s=30.0, target=target)
+
+    def sold(self) -> list[int]:
+        """Return what is in the journal."""
+        return [
+            envelope.decode_value(envelope.decode_event(record.frame).payload)
+            for record in self.journal.read()
+        ]
+
+
+async def shop_and_caller(mesh: Any, name: str = "shop") -> tuple[Shop, Component]:
+    shop, caller = Shop(), Component()
+    await mesh.start(name, shop)
+    await mesh.start("caller", caller)
+    assert await caller.call("shop.read", 0, int) == 0  # the session stands
+    return shop, caller
+
+
+def requester(mesh: Any, node: str = "shop") -> Requester:
+    found = mesh.running["caller"][0].peers._requesters[node][1]
+    assert isinstance(found, Requester)
+    return found
+
+
+# A peer dies.
+
+
+async def test_f59_once_is_unknown_as_soon_as_the_peer_is_dead(
+    mesh: Any, eventually: Eventually
+) -> None:
+    shop, caller = await shop_and_caller(mesh)
+    shop.gate.clear()
+    paying = asyncio.ensure_future(caller.call("shop.pay", 1, int, timeout_s=60.0))
+    await eventually(lambda: shop.entered["pay"])
+    mesh.crash("shop")
+    with pytest.raises(OutcomeUnknown):
+        await asyncio.wait_for(paying, 5.0)  # long before its deadline
+
+
+async def test_f59_keyed_and_safe_get_their_answer_from_the_next_run(
+    mesh: Any, eventually: Eventually
+) -> None:
+    shop, caller = await shop_and_caller(mesh)
+    shop.gate.clear()
+    selling = asyncio.ensure_future(caller.call("shop.sell", 7, int, timeout_s=30.0, key="a"))
+    reading = asyncio.ensure_future(caller.call("shop.read", 8, int, timeout_s=30.0))
+    await eventually(lambda: shop.entered["sell"] and shop.entered["read"] == 2)
+    mesh.crash("shop")
+    again = Shop()
+    await mesh.start("shop", again)
+    assert (await selling, await reading) == (7, 8)
+    assert again.sold() == [7]
+
+
+async def test_f60_what_waited_too_long_for_a_peer_is_never_executed(mesh: Any) -> None:
+    _, caller = await shop_and_caller(mesh)
+    mesh.crash("shop")
+    for method, key in (("shop.pay", None), ("shop.sell", "k")):
+        with pytest.raises(MeshError) as failed:
+            await caller.call(method, 1, int, timeout_s=0.05, key=key)
+        assert failed.value.executed != "yes"
+    shop = Shop()
+    await mesh.start("shop", shop)
+    assert await caller.call("shop.read", 2, int, timeout_s=10.0) == 2
+    assert shop.entered == {"read": 1}
+
+
+async def test_f65_nobody_serves_it_any_more(mesh: Any, eventually: Eventually) -> None:
+    _, caller = await shop_and_caller(mesh)
+    mesh.stop("shop")
+    await eventually(lambda: "shop" not in mesh.running["caller"][0].peers.records)
+    with pytest.raises(NoService):
+        await caller.call("shop.read", 1, int, timeout_s=60.0)
+
+
+async def test_f65_breaker_of_a_failing_peer_opens_and_one_call_probes(
+    mesh: Any, eventually: Eventually
+) -> None:
+    shop, caller = await shop_and_caller(mesh)
+    for _ in range(3):
+        with pytest.raises(MeshError, match="ZeroDivisionError"):
+            await caller.call("shop.bug", None, int)
+    with pytest.raises(BreakerOpen):
+        await caller.call("shop.read", 1, int)
+    assert shop.entered["bug"] == 3
+    assert await caller.call("shop.stop", None, str, urgent=True) == "stopped"
+    breaker = mesh.running["caller"][0].peers.calling.breakers.of("shop", "safe")
+    await eventually(breaker.ready)
+    assert await caller.call("shop.read", 1, int) == 1
+    assert breaker.state == "CLOSED"
+
+
+async def test_f66_slow_instance_gets_little(mesh: Any) -> None:
+    fast, slow, caller = Shop(), Shop(), Component()
+    slow.delay_s = 0.05
+    await mesh.start("shop.fast", fast)
+    await mesh.start("shop.slow", slow)
+    await mesh.start("caller", caller)
+    for number in range(100):
+        assert await caller.call("shop.read", number, int) == number
+    assert slow.entered["read"] < 10
+
+
+# Keys.
+
+
+async def test_f61_a_key_has_one_effect_and_one_reply_over_restarts(
+    mesh: Any, eventually: Eventually
+) -> None:
+    shop, caller = await shop_and_caller(mesh)
+    shop.gate.clear()
+    both = [
+        asyncio.ensure_future(caller.call("shop.sell", 5, int, timeout_s=30.0, key="order 1"))
+        for _ in range(2)
+    ]
+    await eventually(lambda: len(mesh.running["shop"][0]._responder.answering._load.works) == 1)
+    await eventually(lambda: shop.entered["sell"])
+    shop.gate.set()
+    assert [await call for call in both] == [5, 5]
+    assert await caller.call("shop.sell", 5, int, key="order 1") == 5
+    with pytest.raises(Conflict):
+        await caller.call("shop.sell", 6, int, key="order 1")
+    with pytest.raises(Invalid, match="needs a key"):
+        await caller.call("shop.sell", 6, int)
+    assert shop.entered["sell"] == 1
+    mesh.crash("shop")
+    mesh.crash("caller")
+    shop, caller = Shop(), Component()
+    await mesh.start("shop", shop)
+    await mesh.start("caller", caller)
+    assert await caller.call("shop.sell", 5, int, key="order 1", timeout_s=10.0) == 5
+    assert shop.entered["sell"] == 0
+    assert shop.sold() == [5]
+
+
+@pytest.mark.parametrize(
+    ("arg", "answer", "entered"),
+    [(0, 0, {"resolve": 1, "mark": 1}), (1, 11, {"resolve": 1}), (2, None, {"resolve": 1})],
+    ids=["had no effect", "its reply is found", "nobody knows"],
+)
+async def test_effect_without_its_reply_is_resolved_after_a_crash(
+    mesh: Any, eventually: Eventually, arg: int, answer: int | None, entered: dict[str, int]
+) -> None:
+    shop, caller = await shop_and_caller(mesh)
+    shop.gate.clear()
+    marking = asyncio.ensure_future(caller.call("shop.mark", arg, int, timeout_s=30.0, key="m"))
+    await eventually(lambda: shop.entered["mark"])
+    mesh.crash("shop")
+    shop = Shop()
+    await mesh.start("shop", shop)
+    if answer is None:
+        with pytest.raises(OutcomeUnknown):
+            await marking
+    else:
+        assert await marking == answer
+    assert shop.entered == entered
+
+
+async def test_a19_replayed_request_gets_the_stored_answer(
+    mesh: Any, eventually: Eventually
+) -> None:
+    shop, _ = await shop_and_caller(mesh)
+    body = envelope.encode_value(9)
+    with RawCaller(mesh.directory.endpoint("shop", "r")) as caller:
+        caller.greet(Hello(CLUSTER, "raw", 1, 1), epoch=1)
+        await eventually(lambda: caller.welcomed)
+        for corr in (1, 2, 3):
+            rpc = Rpc(REQ, envelope.method_id("shop.sell"), corr, 1, body, 2_000, idem=KEY)
+            caller.send(envelope.encode_rpc(rpc))
+        await eventually(lambda: len([a for a in caller.heard() if a.kind is REP]) == 3)
+        assert {a.body for a in caller.answers if a.kind is REP} == {body}
+    assert shop.entered["sell"] == 1
+    assert shop.sold() == [9]
+
+
+# Deadlines, load, cancelling.
+
+
+async def test_f62_deadline_shorter_than_the_queue_is_not_executed(
+    mesh: Any, eventually: Eventually
+) -> None:
+    shop, caller = await shop_and_caller(mesh)
+    shop.gate.clear()
+    crowd = [
+        asyncio.ensure_future(caller.call("shop.pay", n, int, timeout_s=30.0))
+        for n in range(SERVES)
+    ]
+    await eventually(lambda: shop.entered["pay"] == SERVES)
+    with pytest.raises(Expired) as late:
+        await caller.call("shop.pay", 99, int, timeout_s=0.05)
+    assert late.value.executed == "no"
+    shop.gate.set()
+    assert await asyncio.gather(*crowd) == list(range(SERVES))
+    assert shop.entered["pay"] == SERVES
+
+
+async def test_f63_a_thousand_cancelled_calls_leave_nothing_behind(
+    mesh: Any, eventually: Eventually
+) -> None:
+    shop, caller = await shop_and_caller(mesh)
+    shop.gate.clear()
+    for _ in range(4):
+        calls = [
+            asyncio.ensure_future(caller.call("shop.read", n, int, timeout_s=30.0))
+            for n in range(250)
+        ]
+        await asyncio.sleep(0)
+        for call in calls:
+            call.cancel()
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(outcome) for outcome in ended} == {asyncio.CancelledError}
+    bus = mesh.running["shop"][0]
+    await eventually(lambda: bus.idle)
+    await eventually(lambda: requester(mesh).asking.inflight == 0)
+    asking = requester(mesh).asking
+    asking.check()
+    bus._responder.answering.check()
+    assert not any("answer shop" in task.get_name() for task in asyncio.all_tasks())
+    shop.gate.set()
+    assert await asyncio.gather(
+        *(caller.call("shop.read", n, int) for n in range(SERVES))
+    ) == list(range(SERVES))
+
+
+async def test_f64_overload_is_refused_at_once_and_urgent_calls_pass(
+    mesh: Any, eventually: Eventually
+) -> None:
+    shop, caller = await shop_and_caller(mesh)
+    shop.gate.clear()
+    crowd = [
+        asyncio.ensure_future(caller.call("shop.pay", n, int, timeout_s=30.0)) for n in range(600)
+    ]
+    await eventually(lambda: sum(call.done() for call in crowd) == 600 - SERVES - 256)
+    refused = [call.exception() for call in crowd if call.done()]
+    assert {type(error) for error in refused} == {Overloaded, BreakerOpen}  # full, then spared
+    assert {error.executed for error in refused if isinstance(error, MeshError)} == {"no"}
+    assert await caller.call("shop.stop", None, str, urgent=True) == "stopped"
+    shop.gate.set()
+    done = await asyncio.gather(*crowd, return_exceptions=True)
+    served = SERVES + 255  # one that waited gave way to the urgent one
+    assert len([n for n in done if isinstance(n, int)]) == shop.entered["pay"] == served
+
+
+async def test_a24_deadlines_absent_past_and_too_long(mesh: Any, eventually: Eventually) -> None:
+    shop, caller = await shop_and_caller(mesh)
+    shop.gate.clear()
+    with RawCaller(mesh.directory.endpoint("shop", "r")) as raw:
+        raw.greet(Hello(CLUSTER, "raw", 1, 1), epoch=1)
+        await eventually(lambda: raw.welcomed)
+        number = envelope.method_id("shop.read")
+        for corr, budget_ms in ((1, 0), (2, 365 * 86_400_000 % 2**32)):
+            rpc = Rpc(REQ, number, corr, 1, envelope.encode_value(1), budget_ms)
+            raw.send(envelope.encode_rpc(rpc))
+        await eventually(lambda: raw.codes == ["DEADLINE"])
+        await eventually(lambda: shop.entered["read"] == 2)
+        left = shop.left[-1]
+        assert left is not None
+        assert left <= 60.0
+    with pytest.raises(Expired):
+        await caller.call("shop.read", 1, int, timeout_s=-1.0)
+
+
+async def test_time_left_shrinks_on_the_way(mesh: Any) -> None:
+    _, caller = await shop_and_caller(mesh)
+    other = Shop()
+    await mesh.start("other", other)
+    assert await caller.call("shop.ask", "other", int, timeout_s=1.5, target="shop") == 1
+    (left,) = other.left
+    assert left is not None
+    assert left <= 1.5  # although it asked for 30 s
+
+
+async def test_a25_late_reply_is_dropped_and_counted(mesh: Any, eventually: Eventually) -> None:
+    shop, caller = await shop_and_caller(mesh)
+    shop.gate.clear()
+    with pytest.raises(OutcomeUnknown):
+        await caller.call("shop.pay", 1, int, timeout_s=0.05)
+    late = requester(mesh).asking.late
+    shop.gate.set()
+    await eventually(lambda: requester(mesh).asking.late == late + 1)
+    assert await caller.call("shop.pay", 2, int) == 2
+    assert requester(mesh).asking.inflight == 0
+
+
+# Draining, parts.
+
+
+async def test_f30_no_safe_or_keyed_call_fails_when_an_instance_drains_under_load(
+    mesh: Any, eventually: Eventually
+) -> None:
+    shops, caller = {"shop.a": Shop(), "shop.b": Shop()}, Component()
+    for name, shop in shops.items():
+        await mesh.start(name, shop)
+    await mesh.start("caller", caller)
+
+    async def load(worker: int) -> int:
+        for number in range(50):
+            key = f"{worker} {number}"
+            assert await caller.call("shop.read", number, int, timeout_s=10.0) == number
+            assert await caller.call("shop.sell", number, int, timeout_s=10.0, key=key) == number
+        return worker
+
+    workers = [asyncio.ensure_future(load(worker)) for worker in range(8)]
+    await eventually(lambda: shops["shop.a"].entered["read"] > 20)
+    bus = mesh.running["shop.a"][0]
+    bus.drain(5.0)
+    await eventually(lambda: bus.idle)
+    mesh.stop("shop.a")
+    assert await asyncio.gather(*workers) == list(range(8))
+    assert shops["shop.a"].entered["sell"] + shops["shop.b"].entered["sell"] == 400
+
+
+async def test_parts_come_in_order_and_no_faster_than_they_are_taken(
+    mesh: Any, eventually: Eventually
+) -> None:
+    shop, caller = await shop_and_caller(mesh)
+    taken: list[int] = []
+    async for number in caller.stream("shop.list", 1_000, int, timeout_s=30.0):
+        taken.append(number)
+        if number == 10:
+            await eventually(lambda: requester(mesh).asking.inflight == 1)
+            assert shop.entered["part"] <= 10 + 10
+    assert taken == list(range(1_000))
+
+
+async def test_stream_that_is_left_ends_its_handler(mesh: Any, eventually: Eventually) -> None:
+    shop, caller = await shop_and_caller(mesh)
+    parts = caller.stream("shop.list", 1_000_000, int, timeout_s=30.0)
+    assert await anext(parts) == 0
+    await parts.aclose()  # type: ignore[attr-defined]  # it is a generator
+    await eventually(lambda: mesh.running["shop"][0].idle)
+    assert shop.entered["part"] < 100
+
+
+# Who may.
+
+
+async def test_a7_nobody_greets_by_another_name(mesh: Any, eventually: Eventually) -> None:
+    mesh.is_node = access.is_node
+    await mesh.start("shop", Shop())
+    address = mesh.directory.endpoint("shop", "r")
+    for name, welcome in (("risk", False), ("shop", False), ("cli.4711", True)):
+        with RawCaller(address) as caller:
+            caller.greet(Hello(CLUSTER, name, 1, 1), epoch=1)
+            await eventually(lambda c=caller: c.heard())
+            assert caller.welcomed is welcome
+            assert caller.codes == ([] if welcome else ["DENIED"])
+
+
+async def test_a8_method_beyond_the_role_is_denied_by_every_way(
+    mesh: Any, eventually: Eventually
+) -> None:
+    may = Grants(sub=("t.open.",), call=("shop.read", "mesh."))
+    mesh.access = Access({CLI: may, GUEST: may})
+    shop, caller = await shop_and_caller(mesh)
+    with pytest.raises(Denied):
+        await caller.call("shop.pay", 1, int)
+    with pytest.raises(Denied):
+        await caller.request("shop", "shop.pay", 1)
+    assert await caller.request("shop", "shop.read", 1) == 1
+    assert shop.entered["pay"] == 0
+    ask = Snapshot(("t.sold.",))
+    with pytest.raises(Denied):
+        await caller.call("mesh.snapshot", ask, SnapshotPage, target="shop")
+    both = Snapshot(("t.open.", "t.sold."))
+    assert await caller.call("mesh.snapshot", both, SnapshotPage, target="shop") == SnapshotPage(
+        ()
+    )
