@@ -25,7 +25,7 @@ from mesh.sim.requestlink import RequestLink
 
 CONSUME_S: Final = 0.002  # until a part is taken
 URGENT_PRIO: Final = 50
-CHECK_EVERY: Final = 4  # steps of a machine: to check costs more than to run
+CHECK_EVERY: Final = 8  # steps of a machine: to check costs more than to run
 KINDS: Final = errors.by_code()
 
 

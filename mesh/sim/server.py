@@ -31,7 +31,7 @@ CLUSTER: Final = "sim"
 TOPIC: Final = "fx.call"
 STALL: Final = 30  # times slower
 STOP_S: Final = 0.002  # until an aborted handler has ended
-CHECK_EVERY: Final = 8  # steps of the machine: to check costs more than to run
+CHECK_EVERY: Final = 16  # steps of the machine: to check costs more than to run
 UNSURE: Final = 0.1  # of what is asked for, nobody can say
 
 
