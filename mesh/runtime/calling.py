@@ -181,7 +181,8 @@ class Calling:
         try:
             permit = None if breaker is None else breaker.admit()
         except BreakerOpen as refused:
-            return Failed(0, failure_of(refused), again=False)
+            # A first attempt fails at once; one under way waits if its time allows that.
+            return Failed(0, failure_of(refused), again=course.attempt > 1)
         began = monotonic_s()
         requester.latency.asked()
         try:

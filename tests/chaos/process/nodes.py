@@ -4,15 +4,22 @@ Never here: tests, fixtures, the starting of processes (homes).
 """
 
 import asyncio
+import os
+import signal
 import sys
 import time
+from pathlib import Path
 from typing import ClassVar
 
 import msgspec
 
+from mesh.errors import MeshError
+from mesh.protocol.access import GUEST, Access, Grants
 from mesh.protocol.control import DURABLE, EPHEMERAL, Heartbeat
+from mesh.runtime import runner
 from mesh.runtime.component import Component, EventMeta, event, request
-from mesh.runtime.runner import run
+from mesh.runtime.keys import Keyring, load_access
+from mesh.runtime.settings import Paths
 
 TURN_S = 0.01  # between two bursts of a paced node
 
@@ -139,9 +146,76 @@ class Hearer(Tested):
             await self.commit(("x.run", meta.epoch))
 
 
-KINDS = {kind.__name__.lower(): kind for kind in (Applier, Counter, Hearer, Snail, Watcher)}
+class Shop(Tested):
+    """Sells once per key and pays once; at *fault* it dies between an effect and its answer."""
+
+    says: ClassVar = {"x.sold.": DURABLE, "x.paid.": DURABLE}
+
+    async def begin(self) -> None:
+        self.file = Path(self.settings.fault)
+
+    def die_if_told(self, where: str, number: int) -> None:
+        """End as SIGKILL does, at one place of a handler, if the test has written it down."""
+        if self.file.exists() and self.file.read_text() == f"{where} {number}":
+            self.file.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @request("shop.sell", kind="keyed", timeout_s=10.0)
+    async def sell(self, number: int) -> int:
+        self.die_if_told("before", number)
+        await self.commit(("x.sold.a", number), reply=-number)
+        self.die_if_told("after", number)
+        return -number
+
+    @request("shop.pay", kind="once", timeout_s=10.0)
+    async def pay(self, number: int) -> int:
+        self.die_if_told("before", number)
+        await self.commit(("x.paid.a", number))
+        self.die_if_told("after", number)
+        return -number
+
+
+class Buyer(Tested):
+    """Does as the files say that its parent writes: one order, one outcome."""
+
+    async def begin(self) -> None:
+        self.file = Path(self.settings.fault)
+        self.spawn(self.buy(), "buy")
+
+    async def buy(self) -> None:
+        """Call for each order, and write what came of it."""
+        while True:
+            await asyncio.sleep(0.002)
+            if not self.file.exists():
+                continue
+            method, number, key = self.file.read_text().split()
+            self.file.unlink()
+            kept = key if method == "shop.sell" else None
+            try:
+                for _ in range(2):  # calls that go well: the breaker shall not open
+                    await self.call(method, 0, int, key=kept and "0")
+                answer = await self.call(method, int(number), int, timeout_s=20.0, key=kept)
+                outcome = f"{number} answer {answer}"
+            except MeshError as error:
+                outcome = f"{number} {error.code} {error.executed}"
+            written = self.file.with_suffix(".part")
+            written.write_text(outcome)
+            written.rename(self.file.with_suffix(".done"))
+
+
+KINDS = {
+    kind.__name__.lower(): kind for kind in (Applier, Buyer, Counter, Hearer, Shop, Snail, Watcher)
+}
+
+
+def _access(paths: Paths, ring: Keyring | None = None) -> Access:
+    """Return the real rules, by which guests may call the shop."""
+    given = load_access(paths, ring)
+    guest = given.roles[GUEST] | Grants(call=("shop.",))
+    return Access({**given.roles, GUEST: guest}, given.assigned)
 
 
 if __name__ == "__main__":
+    runner.load_access = _access  # type: ignore[attr-defined]  # what it imports
     name = sys.argv[sys.argv.index("--node") + 1]
-    raise SystemExit(run(name, lambda settings: KINDS[settings.kind](settings), Settings))
+    raise SystemExit(runner.run(name, lambda settings: KINDS[settings.kind](settings), Settings))

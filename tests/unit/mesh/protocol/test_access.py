@@ -20,6 +20,7 @@ from mesh.protocol.access import (
     Access,
     SubscriptionGuard,
     covers,
+    is_node,
 )
 from nodes.gateway.methods import METHODS
 from nodes.topology import TOPOLOGY
@@ -286,3 +287,19 @@ def test_whatever_comes_the_books_of_the_guard_agree(
     for user, begins, topic in frames:
         judge.judge("" if not begins and topic == b"md." else user, bytes([begins]) + topic, 0.0)
         judge.check()
+
+
+@pytest.mark.parametrize(
+    ("user", "node", "may"),
+    [
+        ("risk", "risk", True),
+        ("risk", "execution", False),
+        ("local:1000", "cli.7", True),
+        ("local:1000", "cli", False),
+        ("local:1000", "risk", False),
+        ("anonymous", "anonymous", False),
+        ("", "", False),
+    ],
+)
+def test_who_may_greet_by_which_name(user: str, node: str, may: bool) -> None:
+    assert is_node(user, node) is may
