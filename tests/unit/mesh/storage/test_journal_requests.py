@@ -53,7 +53,7 @@ def test_row_that_is_not_what_was_written_is_noticed(tmp_path: Path, damage: str
     journal.append(Group(rows=(ANSWERED,)))
     journal.close()
     with sqlite3.connect(path) as db:
-        db.execute(f"update once set {damage}")  # noqa: S608  # of the list above
+        db.execute(f"update once set {damage}")  # of the list above
     db.close()
     with pytest.raises(StorageError, match="damaged"):
         Journal(path)
