@@ -14,7 +14,12 @@ from click.testing import CliRunner
 from mesh.cli import benches, genesis
 from mesh.cli.failures import NOT_FOUND, USAGE
 
-COMMAND = [sys.executable, "-c", "from mesh.cli import main; main()", "bench", "events", "--quick"]
+# A shell that starts the tests in the background lets them, and whom they start, ignore Ctrl-C.
+PROGRAM = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "from mesh.cli import main; main()"
+)
+COMMAND = [sys.executable, "-c", PROGRAM, "bench", "events", "--quick"]
 INTERRUPTED = 130
 HOLDS = ["mesh", "mesh", "batch", "durable publish", "durable sustained", "late joiner"]
 

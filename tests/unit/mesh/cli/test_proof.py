@@ -19,7 +19,12 @@ from mesh.sim.faults import Fault, Saved, load, save
 from mesh.sim.world import Violation, World
 
 FRAGILE = "tests.unit.mesh.cli.test_proof:fragile"
-ENDLESS = "from mesh.cli import main; main()", "sim", "--seeds", "100000"
+# A shell that starts the tests in the background lets them, and whom they start, ignore Ctrl-C.
+PROGRAM = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "from mesh.cli import main; main()"
+)
+ENDLESS = PROGRAM, "sim", "--seeds", "100000"
 FATAL = Fault(3.0, "fatal", for_s=4.0)
 
 
