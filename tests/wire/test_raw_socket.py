@@ -104,6 +104,45 @@ async def test_exact_subscription_hears_no_longer_topic(stage: Stage) -> None:
         assert event_of(await asyncio.to_thread(peer.recv))["topic"] == "x.tick.a"
 
 
+async def test_head_heartbeat_and_values_come_behind_what_was_said_before_them(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mesh.protocol.outbound.BURST_NS", 1 << 40)  # however slow we are
+    publisher = stage.bus._planes.events
+    with await asyncio.to_thread(Peer, stage.place("e"), "SUB") as peer:
+        for topic in (b"x.", b"!hb\0", TOKEN):
+            by_command(peer, topic)
+        while (await heard(peer))["topic"][0] != "\xff":
+            continue  # heartbeats
+        by_command(peer, TOKEN[:16] + b"0")
+        assert publisher._sock.poll(8_000)  # it is here, and the loop has not looked at it
+        for number in (1, 2, 3):
+            stage.speaker.emit("x.tick.a", number)
+        publisher._link.drain(64)
+        for number in (4, 5, 6):
+            stage.speaker.emit("x.tick.a", number)
+        stage.bus.beat()
+        for number in (7, 8, 9):
+            stage.speaker.emit("x.tick.a", number)
+        stage.speaker.emit("x.price.a", "1")
+        said = [await heard(peer)]
+        while said[-1]["topic"] != "x.price.a":
+            said.append(await heard(peer))
+    ticks, told = 0, []
+    for event in said:
+        if event["topic"] == "x.tick.a":
+            ticks += len(event["payload"]) if event["flags"] else 1
+        else:
+            told.append((event["topic"][:2], ticks))
+    assert told == [("\xff0", 3), ("!h", 6), ("x.", 9)]
+    (head,) = (event for event in said if event["topic"][0] == "\xff")
+    assert head["payload"][3]["x.tick.a"] == 3
+
+
+async def heard(peer: Peer) -> dict[str, Any]:
+    return event_of(await asyncio.to_thread(peer.recv))
+
+
 async def test_pings_go_both_ways(stage: Stage) -> None:
     with await asyncio.to_thread(Peer, stage.place("e"), "SUB") as peer:
         for topic in (b"!hb\0", TOKEN):
