@@ -55,12 +55,16 @@ def test_ctrl_c_ends_it_without_a_word_and_leaves_no_process() -> None:
         start_new_session=True,  # the terminal's group, to which Ctrl-C goes
     ) as process:
         group = process.pid
-        while len(members(group)) < 3:  # the verb, the measurement, its publisher
-            assert process.poll() is None
-        os.killpg(group, signal.SIGINT)
-        out, err = process.communicate(timeout=15)
-        assert (process.returncode, out, err) == (INTERRUPTED, "", "")
-        assert not members(group)
+        try:
+            while len(members(group)) < 3:  # the verb, the measurement, its publisher
+                assert process.poll() is None
+            os.killpg(group, signal.SIGINT)
+            out, err = process.communicate(timeout=15)
+            assert (process.returncode, out, err) == (INTERRUPTED, "", "")
+            assert not members(group)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
 
 
 def members(group: int) -> list[str]:

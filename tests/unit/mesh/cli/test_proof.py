@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -175,12 +175,16 @@ def test_ctrl_c_ends_it_and_its_processes() -> None:
         stderr=subprocess.PIPE,
         start_new_session=True,
     ) as asked:
-        deadline = time.monotonic() + 15
-        while len(children(asked.pid)) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        workers = children(asked.pid)
-        os.killpg(asked.pid, signal.SIGINT)
-        out, _ = asked.communicate(timeout=15)
+        try:
+            deadline = time.monotonic() + 15
+            while len(children(asked.pid)) < 2 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            workers = children(asked.pid)
+            os.killpg(asked.pid, signal.SIGINT)
+            out, _ = asked.communicate(timeout=15)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(asked.pid, signal.SIGKILL)
     assert (asked.returncode, out) == (130, b"")
     while alive(workers) and time.monotonic() < deadline:
         time.sleep(0.01)
