@@ -6,7 +6,7 @@ ProtocolError: theirs is counted, ours crashes. ConfigError: one line, exit 78.
 Never here: imports, trading words, handling.
 """
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 Executed: TypeAlias = Literal["no", "yes", "unknown"]  # did the effect happen at the callee?
 
@@ -179,11 +179,17 @@ class AlreadyRunning(MeshError):
 
 
 def by_code() -> dict[str, type[MeshError]]:
-    """Return every error class by its code, for errors that arrive over the wire."""
+    """Return the error classes by code, for errors that arrive over the wire.
+
+    Without those that end a process: what a peer says of itself must not end us.
+    """
     found: dict[str, type[MeshError]] = {}
     todo: list[type[MeshError]] = [MeshError]
     while todo:
         kind = todo.pop()
         found.setdefault(kind.code, kind)
-        todo.extend(kind.__subclasses__())
+        todo.extend(sub for sub in kind.__subclasses__() if sub not in _ENDING)
     return found
+
+
+_ENDING: Final = (StorageError, TooSlow, ConfigError, AlreadyRunning)

@@ -57,6 +57,10 @@ def one_line(text: str) -> str:
 def explain(error: BaseException) -> BaseException:
     """Return the Failure that tells of *error*, or *error* itself if it is not a known kind."""
     error = innermost(error)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # its text is the whole help
+        group = error.ctx.command
+        verbs = ", ".join(group.list_commands(error.ctx)) if isinstance(group, click.Group) else ""
+        return Failure(USAGE, f"{error.ctx.command_path} needs one of: {verbs}")
     if isinstance(error, click.UsageError):
         path = error.ctx.command_path if error.ctx else "genesis"
         return Failure(USAGE, f"{error.format_message()} See `{path} --help`.")

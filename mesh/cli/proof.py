@@ -8,14 +8,15 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
-from functools import partial
+from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from mesh.cli import show
-from mesh.cli.failures import USAGE, Failure
+from mesh.cli.failures import ERROR, USAGE, Failure
 from mesh.clock import monotonic_s
 from mesh.errors import Invalid
 from mesh.runtime.settings import ROOT as CHECKOUT
@@ -25,7 +26,6 @@ from mesh.sim.world import Build, Report, World
 
 WORLD: Final = "mesh.sim.planes:build"
 FILE: Final = click.Path(exists=True, dir_okay=False)
-BATCH: Final = 4  # seeds a worker takes at a time
 REGRESSIONS: Final = CHECKOUT / "tests" / "regressions"  # replayed first, by the tests
 
 
@@ -92,20 +92,45 @@ def replay(
 
 def run_all(world: str, seeds: range) -> Iterator[Report]:
     """Yield the report of every seed in order, from as many processes as there are cores."""
-    # spawn: a worker that inherits nothing gives the same answer on every machine.
+    workers = min(os.cpu_count() or 1, len(seeds))
+    with ExitStack() as owned:
+        with _deaf():
+            pipes = [_worker(owned, world, seeds[n::workers]) for n in range(workers)]
+        for number, seed in enumerate(seeds):
+            try:
+                yield pipes[number % workers].recv()
+            except EOFError:
+                raise Failure(ERROR, f"the process that ran seed {seed} has died") from None
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Let processes that are started meanwhile never hear Ctrl-C; the parent ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _worker(owned: ExitStack, world: str, seeds: range) -> Connection:
+    """Start a process that sends the report of each seed in order; *owned* ends it."""
+    # spawn: who inherits nothing gives the same answer on every machine.
     context = multiprocessing.get_context("spawn")
-    workers = min(os.cpu_count() or 1, -(-len(seeds) // BATCH))
-    with context.Pool(workers, initializer=_deaf) as pool:
-        yield from pool.imap(partial(_run, world), seeds, chunksize=BATCH)
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_run, args=(world, seeds, theirs), daemon=True)
+    owned.callback(ours.close)
+    process.start()
+    owned.callback(process.join)
+    owned.callback(process.kill)
+    theirs.close()
+    return ours
 
 
-def _deaf() -> None:
-    """Let Ctrl-C reach the parent alone, which ends the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _run(world: str, seed: int) -> Report:
-    return World(seed, found(world)).run()
+def _run(world: str, seeds: range, reports: Connection) -> None:
+    build = found(world)
+    for seed in seeds:
+        reports.send(World(seed, build).run())
 
 
 def summary(

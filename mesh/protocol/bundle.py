@@ -3,7 +3,8 @@
 A frame costs a publisher and a subscriber more than an event in it. So the first event of a
 burst is sent at once, and those behind it, of the same topic and cause, are held until the
 loop's turn ends, until something else is to be sent, or until the bundle is full. An event
-that comes alone is never held.
+that comes alone is never held. A handler that says two at once and then computes for long lets
+the second wait for so long; it should not.
 
 The frame is a plain one, marked BUNDLE: its payload is a MessagePack array of the events'
 payloads, its seq is that of the first; the others follow. ts_recv and ts_sent are the first's.

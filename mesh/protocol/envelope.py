@@ -48,6 +48,7 @@ _pack_head: Final = struct.Struct("<BBHIIIQ").pack
 _HEAD_BYTES: Final = 24 + 1  # with the NUL before it
 _FLAGS_HIGH: Final = 4  # from the NUL to the upper byte of the flags
 _BUNDLE_HIGH: Final = BUNDLE >> 8
+_SHORT_ARRAY: Final = 0x90  # of MessagePack: up to 15 elements
 plain_tail: Final = struct.Struct("<Q8xQQ").pack
 PLAIN_TAIL_BYTES: Final = 32
 tail_seq: Final = struct.Struct("<Q24x").unpack_from  # the whole tail has to be there
@@ -240,14 +241,25 @@ def decode_events(frame: bytes) -> tuple[Event, ...]:
     first = decode_event(bytes(plain))
     if first.flags or first.offset or first.ext or first.topic.startswith("\xff"):
         raise RemoteProtocolError("bundle of events that are not plain")
+    bundle_count(first.payload, 0)  # before anything is made of what it claims
     payloads = decode_value(first.payload, list[msgspec.Raw])
-    if not 1 < len(payloads) <= BUNDLE_MAX:
-        raise RemoteProtocolError(f"bundle of {len(payloads)} events, {BUNDLE_MAX} max")
     replace = msgspec.structs.replace
     return tuple(
         replace(first, seq=seq, payload=bytes(payload))
         for seq, payload in enumerate(payloads, first.seq)
     )
+
+
+def bundle_count(frame: bytes, at: int) -> int:
+    """Return how many events the array at *at* announces. Raises RemoteProtocolError."""
+    head = frame[at : at + 3]
+    if head[:1] == b"\xdc":
+        count = int.from_bytes(head[1:], "big")
+    else:
+        count = head[0] & 0x0F if head and head[0] & 0xF0 == _SHORT_ARRAY else 0
+    if not 1 < count <= BUNDLE_MAX:
+        raise RemoteProtocolError(f"bundle of {count} events; 2 to {BUNDLE_MAX}")
+    return count
 
 
 def encode_rpc(rpc: Rpc, max_bytes: int = RPC_MAX_BYTES) -> bytes:

@@ -166,7 +166,7 @@ class Bus(Tasks):
         if self._log is None:
             publish()
         else:
-            self._log.when_settled(publish)
+            self._log.when_settled(topic, publish)
 
     async def commit(
         self,

@@ -54,6 +54,10 @@ class Directory:
             for path in (self._nodes, self.base, self._run):
                 path.rmdir()
 
+    def record_of(self, node: str) -> Path:
+        """Return where the record of *node* lies."""
+        return self._nodes / f"{node}.json"
+
     def endpoint(self, node: str, plane: str) -> str:
         """Return the fixed ipc address of a node's plane. Raises ConfigError if too long."""
         path = self.base / f"{node}.{plane}"
@@ -64,14 +68,14 @@ class Directory:
     def publish(self, record: Record) -> None:
         """Write our record; readers see the old one or the new one, never a part."""
         self.make()  # whoever left last may have removed it
-        path = self._nodes / f"{record.node}.json"
+        path = self.record_of(record.node)
         fresh = path.with_suffix(".new")
         fresh.write_bytes(msgspec.json.encode(record))
         fresh.replace(path)
 
     def withdraw(self, node: str) -> None:
         """Remove our record and our socket files; only the holder of the run lock may."""
-        (self._nodes / f"{node}.json").unlink(missing_ok=True)
+        self.record_of(node).unlink(missing_ok=True)
         for plane in PLANES:
             (self.base / f"{node}.{plane}").unlink(missing_ok=True)
 

@@ -138,8 +138,8 @@ class DurableReader:
         catchup, (_, first), (last, _) = self.catchup, run[0], run[-1]
         log_id = catchup.log_id  # of the log it was taken from, whatever is heard meanwhile
         failure = await self._failure([event for _, event in run], log_id)
-        if failure is None:
-            return
+        if failure is None or catchup.log_id != log_id:
+            return  # applied, or of a journal that is no more
         if len(run) > 1:  # which of them it is shows then
             self._hooks.trouble("batch_failed", first, failure)
             self._singly, self._tried = last, catchup.applied + 1
@@ -218,14 +218,16 @@ class DurableReader:
         settled, again = -1, 0.0
         while True:
             await asyncio.sleep(ACK_S)
-            offset = self.catchup.confirm()
+            log_id, offset = self.catchup.log_id, self.catchup.confirm()
             if not self.durable or offset == self._acked or self.catchup.stage is HALTED:
                 continue
-            if offset != settled and self._loop.time() >= again:
+            if offset != settled and self._loop.time() >= again and not self.catchup.taken:
                 settled, again = offset, self._loop.time() + SETTLE_S
-                await self._hooks.settle(self.catchup.log_id, offset)
+                await self._hooks.settle(log_id, offset)
+                if self.catchup.log_id != log_id:
+                    continue  # it is another journal now, and nothing of it is applied
             try:
-                await self._hooks.ack(Ack(self.catchup.log_id, offset), ACK_TIMEOUT_S)
+                await self._hooks.ack(Ack(log_id, offset), ACK_TIMEOUT_S)
                 self._acked = offset
             except MeshError:
                 continue  # the next one tells

@@ -109,9 +109,9 @@ class Planes:
         """Close everything. Closing twice is fine."""
         if self._responder is not None:
             self._responder.close()
-        self.events.close()
         if self.log is not None:
-            self.log.close()  # publishes what it finishes
+            self.log.close()  # publishes what it finishes, and the last values that waited for it
+        self.events.close()
         if self.durable is not None:
             self.durable.close()
 

@@ -13,22 +13,23 @@ from mesh.runtime.identity import RunLock
 
 
 class Premises:
-    """Compare the run lock and the sockets of one run with what lies in their places."""
+    """Compare the run lock, the record and the sockets of a run with what lies in their places."""
 
-    def __init__(self, lock: RunLock, endpoints: Mapping[str, str]) -> None:
+    def __init__(self, lock: RunLock, record: Path, endpoints: Mapping[str, str]) -> None:
         self._lock = lock
-        self._sockets = [Path(address.removeprefix("ipc://")) for address in endpoints.values()]
+        sockets = (Path(address.removeprefix("ipc://")) for address in endpoints.values())
+        self._paths = [record, *sockets]
         self._inodes: dict[Path, int] = {}
 
     def note(self) -> None:
-        """Remember what lies there now as ours: the sockets were just bound."""
-        self._inodes = dict(self._found(self._sockets))
+        """Remember what lies there now as ours: it was just written and bound."""
+        self._inodes = dict(self._found(self._paths))
 
     def lost(self) -> list[str]:
         """Return the names of files that are gone or another's, sorted; usually none."""
-        found = dict(self._found(self._sockets))
+        found = dict(self._found(self._paths))
         strange = [
-            path.name for path in self._sockets if found.get(path, 0) != self._inodes.get(path)
+            path.name for path in self._paths if found.get(path, 0) != self._inodes.get(path)
         ]
         if not self._lock.is_current:
             strange.append(self._lock.path.name)

@@ -223,7 +223,9 @@ class Process:
             self._log.warning("peer_refused" if kind == "refused" else "door_failed", why=why)
 
     async def _scan(self, bus: Bus) -> None:
-        keys, premises = self._run.keys, Premises(self._lock, bus.record.endpoints)
+        keys, record = self._run.keys, bus.record
+        file = self._directory.record_of(self._node)
+        premises = Premises(self._lock, file, record.endpoints)
         premises.note()
         while True:
             if keys is not None and keys.refresh():
@@ -240,7 +242,8 @@ class Process:
         """Make anew what others find us by. Raises AlreadyRunning if another has our name."""
         self._log.error("premises_lost", files=", ".join(lost))
         self._lock.renew(self._epoch, self._directory.make)
-        bus.rebind()
+        if lost != [self._directory.record_of(self._node).name]:
+            bus.rebind()
         self._directory.publish(bus.record)
 
     async def _beat(self, bus: Bus) -> None:

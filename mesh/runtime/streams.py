@@ -8,22 +8,21 @@ Never here: numbering (mesh.protocol.commits), SQL, reading other nodes' logs.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeAlias
 
-from mesh.errors import Invalid, NotFound, Unavailable
+from mesh.errors import Invalid, LocalProtocolError, NotFound, Unavailable
 from mesh.protocol.commits import Applied, DeadLetter, Group, GroupCommit, Wish
 from mesh.protocol.control import Ack, Fetch, FetchPage
 from mesh.protocol.envelope import Event
 from mesh.protocol.once import Key, Row
+from mesh.protocol.outbound import TOPICS_MAX
 from mesh.storage.journal import Journal
 from mesh.transport.pubsub import Publisher
 
 DISK_RETRY_S: Final = 0.25
 LOOK_S: Final = 0.5  # between two looks at what the writer does by itself
-HELD_MAX: Final = 4_096
 OFFSET_MAX: Final = (1 << 63) - 1  # SQLite knows no larger number
 
 Ticket: TypeAlias = asyncio.Future[int]
@@ -53,7 +52,7 @@ class DurableLog:
         self._failed = self._closed = False
         self._added = 0  # wishes so far
         self._undecided: dict[Ticket, int] = {}  # decisions not on disk, oldest first
-        self._held: deque[tuple[int, Callable[[], None]]] = deque()
+        self._held: dict[str, tuple[int, Callable[[], None]]] = {}  # by topic, in order
         self._retry: asyncio.TimerHandle | None = None
         journal.start(self._from_writer)
         self._look_again = loop.call_later(LOOK_S, self._look)
@@ -98,14 +97,18 @@ class DurableLog:
         if self.pending:
             await self.store(patient=True, decided=False)
 
-    def when_settled(self, act: Callable[[], None]) -> None:
-        """Call *act* once all that was decided before is on disk; at once if it is."""
+    def when_settled(self, topic: str, act: Callable[[], None]) -> None:
+        """Call *act* once all that was decided before is on disk; at once if it is.
+
+        Of a topic only the newest is held, for of a last value only the newest matters. Raises
+        LocalProtocolError for more topics than a node may have.
+        """
         if not self.pending:
             act()
             return
-        if len(self._held) >= HELD_MAX:
-            self._held.popleft()  # of a last value only the newest matters
-        self._held.append((self._added, act))
+        if self._held.pop(topic, None) is None and len(self._held) >= TOPICS_MAX:
+            raise LocalProtocolError(f"more than {TOPICS_MAX} last values wait for the disk")
+        self._held[topic] = self._added, act
 
     def fetch(self, ask: Fetch) -> FetchPage:
         """Return committed records of a range. Raises Invalid for a range that is none."""
@@ -196,8 +199,12 @@ class DurableLog:
     def _release(self) -> None:
         """Do what waited for decisions that are on disk now, or were refused."""
         oldest = next(iter(self._undecided.values()), self._added + 1)
-        while self._held and self._held[0][0] < oldest:
-            self._held.popleft()[1]()
+        while self._held:
+            topic, (added, act) = next(iter(self._held.items()))
+            if added >= oldest:
+                return
+            del self._held[topic]
+            act()
 
     def _refuse(self, error: Unavailable) -> None:
         self.full = True

@@ -24,7 +24,8 @@ class Voices:
     """Say EPHEMERAL and LASTVALUE events of *node*.
 
     says: topic prefix to delivery class. schemas: payload type to number. when_settled: calls
-    what it is given once all that was committed before is on disk; None without a journal.
+    the newest it is given of a topic once all that was committed before is on disk; None
+    without a journal.
     ready: of topics that need no more thought, the type said last and the voice for it.
     """
 
@@ -34,7 +35,7 @@ class Voices:
         says: dict[str, int],
         schemas: Mapping[type, int],
         publisher: Publisher,
-        when_settled: Callable[[Act], None] | None,
+        when_settled: Callable[[str, Act], None] | None,
     ) -> None:
         self._node, self._says, self._schemas = node, says, schemas
         self._publisher, self._when_settled = publisher, when_settled
@@ -51,7 +52,7 @@ class Voices:
             # It may follow from what is not on disk yet, and must not be known before that.
             now, payload = wall_ns(), encode_value(value)
             event = Event(topic, schema, 0, 0, 0, payload, 0, 0, ts_recv or now, now)
-            self._when_settled(partial(self._publisher.publish, event, keep=True))
+            self._when_settled(topic, partial(self._publisher.publish, event, keep=True))
             return
         voice = self._publisher.outbound.voice(
             topic, schema, keep=keep, bundle=self._publisher.bundle, now_ns=wall_ns

@@ -56,7 +56,12 @@ _INSERT: Final = {
     size: f"insert into log values {', '.join([_ROW] * size)}"  # noqa: S608  # constants alone
     for size in _CHUNKS
 }
-_SET_APPLIED: Final = "replace into applied values (?, ?, ?, ?)"
+# Never back within a log: what was decided earlier may be written later.
+_SET_APPLIED: Final = (
+    "insert into applied values (?, ?, ?, ?) on conflict (node) do update"
+    ' set log_id = excluded.log_id, "offset" = excluded."offset", crc = excluded.crc'
+    ' where excluded.log_id <> applied.log_id or excluded."offset" > applied."offset"'
+)
 _SET_ACK: Final = "replace into consumer values (?, ?, ?, ?)"
 _ADD_DEAD: Final = (
     'replace into dead_letter (node, log_id, "offset", topic, why, ts_ns, frame)'

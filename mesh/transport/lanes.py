@@ -5,7 +5,8 @@ change from event to event. So one look into a table says that magic, wire, flag
 publisher and epoch are those of an event that went the whole way before. What finds no lane,
 or is not the very next of its topic, or cannot be decoded, goes the whole way: judge().
 
-A frame costs 2.9 us here, of which recv is 0.5, the payload 0.7 and a plain handler 0.3.
+A frame costs 2.9 us here, of which recv is 0.5, the payload 0.7 and a plain handler 0.3. A
+bundle is handed out whole, also if its handler closes the link meanwhile.
 
 Never here: verdicts about frames, what a lane's handler does.
 """
@@ -18,9 +19,9 @@ import zmq
 
 from mesh.protocol.envelope import (
     BUNDLE,
-    BUNDLE_MAX,
     PLAIN_TAIL_BYTES,
     Event,
+    bundle_count,
     find_tail,
     plain_head,
     raw_decoder,
@@ -70,10 +71,10 @@ class Lanes:
     """The lanes of one subscriber.
 
     tracker: what came so far; a frame is taken only if it is the next there, and is noted.
-    judge: takes any other frame.
+    judge: takes any other frame; returns how many events it was.
     """
 
-    def __init__(self, tracker: SequenceTracker, judge: Callable[[bytes], None]) -> None:
+    def __init__(self, tracker: SequenceTracker, judge: Callable[[bytes], int]) -> None:
         self._tracker, self._judge = tracker, judge
         self._lanes: dict[bytes, _Way] = {}  # topic, epoch, of bundles, decode, give
         self._known: set[bytes] = set()  # heads of frames without a lane
@@ -129,13 +130,12 @@ class Lanes:
                     is_next = epoch == tracker.epoch and tracker.synced
                     (seq,) = tail_seq(frame, width)
                     is_next &= seq == expected[topic]
+                    events = bundle_count(frame, body) if bundled else 1
                     value = decode(frame[body:])
-                    events = len(value) if bundled else 1
                 except Exception:  # noqa: BLE001  # whatever bytes do to a decoder is judged elsewhere
                     is_next = False
-                if not is_next or not 0 < events <= BUNDLE_MAX:
-                    judge(frame)
-                    taken += 1
+                if not is_next:
+                    taken += judge(frame)
                     continue
                 taken += events
                 quick += events

@@ -41,6 +41,11 @@ _HEARTBEAT: Final = topics.HEARTBEAT + "\0"
 _MESH_MARKS: Final = frozenset("\xff!")  # first letters of HEADs and of the mesh's own topics
 
 
+def decode_single(frame: bytes) -> tuple[Event, ...]:
+    """Return the one event in a frame of the durable plane, where no bundle may come."""
+    return (envelope.decode_event(frame),)
+
+
 class Publisher:
     """Publish the events of one plane; grant subscriptions, answer probes with HEADs."""
 
@@ -135,6 +140,7 @@ class Subscriber:
     ) -> None:
         self.nid, self._loop, self._connect, self._ears = nid, loop, connect, ears
         self._rank = DURABLE if durable else EVENTS
+        self._decode = decode_single if durable else envelope.decode_events
         self.sync = LinkSync(token)
         self._on_event = ears.on_event
         self._lanes = Lanes(self.sync.tracker, self._judge)
@@ -213,14 +219,16 @@ class Subscriber:
         self.received += taken
         self._ears.on_drained(taken, sent_ns)
 
-    def _judge(self, frame: bytes) -> None:
+    def _judge(self, frame: bytes) -> int:
+        """Judge what is in a frame; return how many events that were."""
         try:
-            events = envelope.decode_events(frame)
+            events = self._decode(frame)
         except MeshError:
             self._reject()
-            return
+            return 1
         for event in events:
             self._judge_event(event)
+        return len(events)
 
     def _judge_event(self, event: Event) -> None:
         try:

@@ -5,6 +5,7 @@ One real journal and its writer thread; nobody publishes and nobody commits mean
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -103,13 +104,13 @@ async def test_f18_only_decisions_let_others_wait_for_the_disk(log: Log) -> None
     ]
     await asyncio.sleep(0)  # both are with the writer or behind it
     assert log.durable.pending
-    log.durable.when_settled(lambda: done.append("told"))
+    log.durable.when_settled("v.x", lambda: done.append("told"))
     assert done == []
     await asyncio.gather(*stored)
     assert (done, log.durable.pending) == (["told"], False)
     acked = asyncio.ensure_future(log.durable.store(acks=(entry,), decided=False))
     await asyncio.sleep(0)
-    log.durable.when_settled(lambda: done.append("told"))
+    log.durable.when_settled("v.x", lambda: done.append("told"))
     assert (len(done), log.durable.pending, acked.done()) == (2, False, False)
     await acked
 
@@ -125,7 +126,7 @@ async def test_f18_what_waited_for_a_refused_decision_waits_no_longer(log: Log) 
     decided = Event("d.a", 0, 7, 1, 0, b"\x02" * 3_000)
     patient = asyncio.ensure_future(log.durable.store((decided,) * 9, patient=True))
     await asyncio.sleep(0)
-    log.durable.when_settled(lambda: done.append("again"))
+    log.durable.when_settled("v.x", lambda: done.append("again"))
     with pytest.raises(Unavailable):
         await log.store(50)
     assert done == ["told"]  # the decided one still waits for space
@@ -134,13 +135,25 @@ async def test_f18_what_waited_for_a_refused_decision_waits_no_longer(log: Log) 
     assert done == ["told", "again"]
 
 
+async def test_of_each_topic_the_newest_last_value_waits_for_the_disk(log: Log) -> None:
+    """Of many topics the oldest used to be forgotten, also if they had only one value."""
+    done: list[tuple[int, int]] = []
+    storing = asyncio.ensure_future(log.store(1))
+    await asyncio.sleep(0)
+    for turn in (1, 2):
+        for topic in range(5_000):
+            log.durable.when_settled(f"v.{topic}", partial(done.append, (topic, turn)))
+    await storing
+    assert done == [(topic, 2) for topic in range(5_000)]
+
+
 async def store_until_full(log: Log, done: list[str]) -> None:
     """Store, with something that waits for the last of it."""
     while True:
         storing = asyncio.ensure_future(log.store(50))
         await asyncio.sleep(0)
         done.clear()
-        log.durable.when_settled(lambda: done.append("told"))
+        log.durable.when_settled("v.x", lambda: done.append("told"))
         await storing
 
 

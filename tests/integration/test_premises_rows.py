@@ -48,7 +48,7 @@ def test_f37_deleted_run_directory_is_made_again_and_told_of(home: Home) -> None
     assert early == sorted(set(early))
     told = (home.path / "logs/error.log").read_text()
     assert told.count("premises_lost") == 2
-    assert '"speaker.d, speaker.e, speaker.lock, speaker.r"' in told
+    assert '"speaker.d, speaker.e, speaker.json, speaker.lock, speaker.r"' in told
     assert [home.stop(node) for node in ("early", "late", "speaker")] == [0, 0, 0]
     assert not home.run.exists()
 
@@ -67,6 +67,18 @@ def test_a28_socket_put_in_place_of_ours_is_removed_and_told_of(home: Home) -> N
     assert "premises_lost" in (home.path / "logs/error.log").read_text()
     newest = home.newest("speaker")
     until(lambda: home.newest("early") > newest)
+
+
+def test_record_that_was_deleted_is_written_again_and_links_stay(home: Home) -> None:
+    home.up("speaker", "counter", per_s=PER_S)
+    joins(home, "early")
+    record = place(home, "nodes/speaker.json")
+    record.unlink()
+    until(record.exists)
+    joins(home, "late")
+    newest = home.newest("speaker")
+    until(lambda: min(home.newest("early"), home.newest("late")) > newest)
+    assert '"files":"speaker.json"' in (home.path / "logs/error.log").read_text()
 
 
 def test_run_directory_opened_to_others_is_closed_again(home: Home) -> None:

@@ -104,6 +104,45 @@ async def test_exact_subscription_hears_no_longer_topic(stage: Stage) -> None:
         assert event_of(await asyncio.to_thread(peer.recv))["topic"] == "x.tick.a"
 
 
+async def test_head_heartbeat_and_values_come_behind_what_was_said_before_them(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mesh.protocol.outbound.BURST_NS", 1 << 40)  # however slow we are
+    publisher = stage.bus._planes.events
+    with await asyncio.to_thread(Peer, stage.place("e"), "SUB") as peer:
+        for topic in (b"x.", b"!hb\0", TOKEN):
+            by_command(peer, topic)
+        await heard_up_to(peer, "\xff")
+        by_command(peer, TOKEN[:16] + b"0")
+        assert publisher._sock.poll(8_000)  # it is here, and the loop has not looked at it
+        for act in (
+            lambda: publisher._link.drain(64),  # which answers the probe
+            stage.bus.beat,
+            lambda: stage.speaker.emit("x.price.a", "1"),
+        ):
+            for number in (1, 2, 3):
+                stage.speaker.emit("x.tick.a", number)
+            act()
+        said = await heard_up_to(peer, "x.price")
+    ticks, told = 0, []
+    for event in said:
+        if event["topic"] == "x.tick.a":
+            ticks += len(event["payload"]) if event["flags"] else 1
+        elif ticks:  # not a heartbeat of before
+            told.append((event["topic"][:2], ticks))
+    assert told == [("\xff0", 3), ("!h", 6), ("x.", 9)]
+    (head,) = (event for event in said if event["topic"][0] == "\xff")
+    assert head["payload"][3]["x.tick.a"] == 3
+
+
+async def heard_up_to(peer: Peer, topic: str) -> list[dict[str, Any]]:
+    """Return all that comes, up to the first event on a topic that begins so."""
+    said = [event_of(await asyncio.to_thread(peer.recv))]
+    while not said[-1]["topic"].startswith(topic):
+        said.append(event_of(await asyncio.to_thread(peer.recv)))
+    return said
+
+
 async def test_pings_go_both_ways(stage: Stage) -> None:
     with await asyncio.to_thread(Peer, stage.place("e"), "SUB") as peer:
         for topic in (b"!hb\0", TOKEN):

@@ -42,6 +42,7 @@ def test_no_word_at_all_shows_the_verbs() -> None:
     [
         (["statsu"], "genesis: no verb 'statsu'; did you mean `status`?\n"),
         (["zzzz"], "genesis: no verb 'zzzz'; see `genesis --help`\n"),
+        (["keys"], "genesis: genesis keys needs one of: add, init, revoke, rotate\n"),
     ],
 )
 def test_an_unknown_verb_is_one_line(words: list[str], line: str) -> None:

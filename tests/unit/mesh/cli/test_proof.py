@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,12 @@ from mesh.sim.faults import Fault, Saved, load, save
 from mesh.sim.world import Violation, World
 
 FRAGILE = "tests.unit.mesh.cli.test_proof:fragile"
-ENDLESS = "from mesh.cli import main; main()", "sim", "--seeds", "100000"
+# A shell that starts the tests in the background lets them, and whom they start, ignore Ctrl-C.
+PROGRAM = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "from mesh.cli import main; main()"
+)
+ENDLESS = PROGRAM, "sim", "--seeds", "100000"
 FATAL = Fault(3.0, "fatal", for_s=4.0)
 
 
@@ -170,12 +175,16 @@ def test_ctrl_c_ends_it_and_its_processes() -> None:
         stderr=subprocess.PIPE,
         start_new_session=True,
     ) as asked:
-        deadline = time.monotonic() + 15
-        while len(children(asked.pid)) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        workers = children(asked.pid)
-        os.killpg(asked.pid, signal.SIGINT)
-        out, _ = asked.communicate(timeout=15)
+        try:
+            deadline = time.monotonic() + 15
+            while len(children(asked.pid)) < 2 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            workers = children(asked.pid)
+            os.killpg(asked.pid, signal.SIGINT)
+            out, _ = asked.communicate(timeout=15)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(asked.pid, signal.SIGKILL)
     assert (asked.returncode, out) == (130, b"")
     while alive(workers) and time.monotonic() < deadline:
         time.sleep(0.01)

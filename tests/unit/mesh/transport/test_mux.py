@@ -117,7 +117,7 @@ def test_requests_go_before_durable_events_and_those_before_market_data(
 
         links, pushes = [], []
         for rank in (EVENTS, DURABLE, RPC, EVENTS, RPC):
-            pull, push = wires.ipc()
+            pull, push = wires.inproc()  # what was sent is there
             links.append(Link(loop(), pull, sink=noting(rank), rank=rank))
             pushes.append(push)
         for push in pushes:  # connected and known from here on
