@@ -219,13 +219,15 @@ class DurableReader:
         while True:
             await asyncio.sleep(ACK_S)
             log_id, offset = self.catchup.log_id, self.catchup.confirm()
-            if not self.durable or offset == self._acked or self.catchup.stage is HALTED:
+            if not self.durable or self.catchup.stage is HALTED:
                 continue
             if offset != settled and self._loop.time() >= again and not self.catchup.taken:
                 settled, again = offset, self._loop.time() + SETTLE_S
                 await self._hooks.settle(log_id, offset)
                 if self.catchup.log_id != log_id:
                     continue  # it is another journal now, and nothing of it is applied
+            if offset == self._acked:
+                continue
             try:
                 await self._hooks.ack(Ack(log_id, offset), ACK_TIMEOUT_S)
                 self._acked = offset

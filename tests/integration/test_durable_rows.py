@@ -19,7 +19,7 @@ import pytest
 from mesh.errors import Invalid, OutcomeUnknown, Unavailable
 from mesh.protocol import envelope
 from mesh.protocol.access import GUEST, Access, Grants
-from mesh.protocol.catchup import HALTED, Ahead, Gone, Notice, Reset
+from mesh.protocol.catchup import HALTED, LIVE, Ahead, Gone, Notice, Reset
 from mesh.protocol.control import DURABLE, EPHEMERAL, Fetch, FetchPage
 from mesh.runtime.bus import Bus
 from mesh.runtime.component import Component, EventMeta, event, request
@@ -407,8 +407,11 @@ async def test_f17_consumer_for_whom_nothing_came_for_long_is_not_told_of_a_loss
     mesh.retention = Retention(max_bytes=200_000, keep_s=0.0)
     owner, keeper = OfTwoKinds(), Keeper()
     await mesh.start("owner", owner)
-    await mesh.start("keeper", keeper)
+    bus = await mesh.start("keeper", keeper)
+    await eventually(lambda: "owner" in bus.peers.readers)
+    await eventually(lambda: reader_of(bus).catchup.stage is LIVE)
     await owner.store(range(1, 6))
+    await eventually(lambda: stored_offset(keeper) == 5)
     await owner.store(range(6, 3_001), "d.q.a")  # nothing that the keeper hears
     await eventually(lambda: stored_offset(keeper) == 3_000)
     # Retention spares what the owner knows not to be applied: the ack must have come.
