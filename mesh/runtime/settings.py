@@ -11,6 +11,7 @@ import stat
 import tempfile
 import tomllib
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -111,7 +112,8 @@ def make_private(path: Path) -> Path:
 
 
 def _made_private(path: Path) -> Path:
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700, parents=True)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise ConfigError(

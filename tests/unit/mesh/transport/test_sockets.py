@@ -14,7 +14,6 @@ from mesh.errors import ConfigError, LocalProtocolError
 from mesh.runtime.settings import ROOT
 from mesh.transport.sockets import CurveKeys, Sockets, bound_address, raw_key
 
-
 HERE = f"ipc://@genesis-test-{os.getpid()}"  # others may run these tests beside us
 
 
