@@ -79,7 +79,7 @@ def beside(target: Callable[[Path, Connection], None], home: Path) -> "Iterator[
         signal.pthread_sigmask(signal.SIG_SETMASK, before)  # raises if it came meanwhile
         yield here
         here.send(END)
-    except BaseException:
+    except BaseException:  # whatever left the block, Ctrl-C too: nobody will say END
         process.terminate()
         raise
     finally:

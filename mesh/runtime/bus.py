@@ -282,7 +282,6 @@ class Bus(Tasks):
     def rebind(self) -> None:
         """Cut every peer off and let in anew those that still may; a key was revoked."""
         self._planes.rebind()
-        self.voices.clear()  # they speak to the old sockets
 
     def close(self) -> None:
         """Close everything. Closing twice is fine."""

@@ -276,7 +276,7 @@ class Component(ComponentAPI):
 
         A last value is sent only when all that was committed before it is on disk.
         """
-        ready = self._voices.get(topic)  # what bus.emit does too, a call and 0.1 us later
+        ready = self._voices.get(topic)  # as bus.emit does: the call saved is 5 us of a cold p50
         if ready is not None and ready[0] is type(value):
             ready[1](value, ts_recv)
         else:

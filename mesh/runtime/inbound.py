@@ -9,6 +9,7 @@ Never here: sockets, the handling of other events (dispatch).
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 
 from mesh.clock import wall_ns
@@ -89,7 +90,7 @@ class Inbound:
             for mark in getattr(getattr(type(component), name), "event_marks", ())
         ]
         self._ways: list[Route] = []
-        self._routes: dict[str, Routes] = {}  # by topic
+        self._of = lru_cache(TOPICS_MAX)(self._find)  # the ways of a topic
 
     @property
     def durable(self) -> bool:
@@ -129,18 +130,13 @@ class Inbound:
         offset = self._component.applied_offset(node, log_id)
         return None if offset is None else (log_id, offset)
 
-    def _of(self, topic: str) -> Routes:
-        routes = self._routes.get(topic)
-        if routes is None:
-            if len(self._routes) >= TOPICS_MAX:
-                self._routes.clear()
-            ways = tuple(way for way in self._ways if topics.matches(way.mark.prefix, topic))
-            routes = self._routes[topic] = Routes(
-                ways,
-                all(way.mark.batch for way in ways),
-                any(way.bound.every_meta for way in ways),
-            )
-        return routes
+    def _find(self, topic: str) -> Routes:
+        ways = tuple(way for way in self._ways if topics.matches(way.mark.prefix, topic))
+        return Routes(
+            ways,
+            all(way.mark.batch for way in ways),
+            any(way.bound.every_meta for way in ways),
+        )
 
     def _joins(self, first: Event, event: Event) -> bool:
         """Say whether *event* may go with *first*: it is for the same handlers."""

@@ -7,7 +7,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final, TypeAlias, TypeVar, cast
 
 import msgspec
@@ -78,7 +78,7 @@ class Peers:
         self._loop, self._sockets, self._directory = loop, sockets, directory
         self._hello, self._epoch, self._spawn = hello, epoch, spawn
         self.access = access
-        self._sayable: dict[tuple[str, str], bool] = {}  # what it was asked so far
+        self._may_say = lru_cache(SAYABLE_MAX)(self._entitles)
         self._judged: dict[str, tuple[Record, Record]] = {}  # as written, as entitled
         self.records: dict[str, Record] = {}
         self.feeds: dict[tuple[str, str], Feed] = {}
@@ -261,6 +261,9 @@ class Peers:
         self._judged[record.node] = record, entitled
         return entitled
 
+    def _entitles(self, node: str, topic: str) -> bool:
+        return self.access.may_say(node, topic)
+
     def _refused(self, record: Record) -> frozenset[int]:
         """Return the schemas that mean something else there than here, and say so."""
         refused = frozenset(
@@ -305,13 +308,7 @@ class Peers:
         feed = self.feeds.get((node, "d"))
         if feed is None:
             raise NoService(f"{node} is gone")
-        key = node, event.topic
-        may = self._sayable.get(key)
-        if may is None:
-            if len(self._sayable) >= SAYABLE_MAX:
-                self._sayable.clear()
-            may = self._sayable[key] = self.access.may_say(*key)
-        if may:
+        if self._may_say(node, event.topic):
             return feed.admits(event)
         feed.reject(event.topic)
         return False

@@ -11,6 +11,7 @@ import stat
 import tempfile
 import tomllib
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PREFIX: Final = "GENESIS__"
+MAKE_TRIES: Final = 10
 # The names that came with the project's first document; they win over the file.
 ALIASES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "DATABASE_URL": (("recorder", "database_url"),),
@@ -93,14 +95,26 @@ def load_paths() -> Paths:
 
 
 def make_private(path: Path) -> Path:
-    """Make directory *path* with mode 0700 and return it. Raises ConfigError if it is not ours."""
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.lstat()
-    except OSError as error:
-        raise ConfigError(
-            f"directory {path}: {error.strerror}; choose another GENESIS_HOME"
-        ) from None
+    """Make directory *path* with mode 0700 and return it. Raises ConfigError if it is not ours.
+
+    It may vanish meanwhile, with the last node that leaves: then it is made again.
+    """
+    for _ in range(MAKE_TRIES):
+        try:
+            return _made_private(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ConfigError(
+                f"directory {path}: {error.strerror}; choose another GENESIS_HOME"
+            ) from None
+    raise ConfigError(f"directory {path} vanishes again and again; see who removes it")
+
+
+def _made_private(path: Path) -> Path:
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700, parents=True)
+    found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise ConfigError(
             f"directory {path} is not ours: remove it or choose another GENESIS_HOME"

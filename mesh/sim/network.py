@@ -200,11 +200,7 @@ class Pipe:
         return self.listener is not None
 
     def _tampered(self, frame: bytes) -> bool:
-        armed = self.armed[0]
-        armed.n -= 1
-        if armed.n <= 0:
-            self.armed.pop(0)
-        self.net.world.effective(armed.number, armed.kind)
+        armed = _struck(self.armed, self.net.world)
         if armed.kind == "double":
             self._put(frame)
         elif armed.kind == "reorder" and self.held is None:
@@ -341,11 +337,7 @@ class _Call:
         arrival = max(self.net.arrival(), self.route.clog_until)
         if not self.armed:
             return [arrival]
-        armed = self.armed[0]
-        armed.n -= 1
-        if armed.n <= 0:
-            self.armed.pop(0)
-        self.net.world.effective(armed.number, armed.kind)
+        armed = _struck(self.armed, self.net.world)
         if armed.kind == "rpc_lose":
             return []
         return [arrival + armed.for_s] if armed.kind == "rpc_slow" else [arrival, arrival]
@@ -370,3 +362,13 @@ class _Call:
             self.pending = False
             self.net.world.note(reply or b"-")
             self.answer(reply, epoch)
+
+
+def _struck(armed: list[Armed], world: World) -> Armed:
+    """Return the fault that takes effect now, and count it."""
+    first = armed[0]
+    first.n -= 1
+    if first.n <= 0:
+        armed.pop(0)
+    world.effective(first.number, first.kind)
+    return first

@@ -11,10 +11,10 @@ import os
 import re
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from mesh.clock import monotonic_s
 from mesh.errors import Invalid, LocalProtocolError, StorageError
@@ -81,17 +81,6 @@ class Checkpointer:
         self._generation = 0  # of the last one written
         self._unlock: weakref.finalize[[int], Checkpointer] | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Let another one write; idempotent."""
         with self._writing:
@@ -129,7 +118,7 @@ class Checkpointer:
                 directory = PrivateDirectory(self.storage_path, make=False)
             except FileNotFoundError:
                 return None
-            with directory:
+            with closing(directory):
                 for generation in self._generations(directory)[::-1]:
                     try:
                         return self._verified(directory, generation, ends or {})
@@ -154,7 +143,7 @@ class Checkpointer:
         with self._writing, translated(f"checkpoint {self.component_id}"):
             if number < self._written:
                 return self._generation  # a newer state is there already
-            with PrivateDirectory(self.storage_path, make=True) as directory:
+            with closing(PrivateDirectory(self.storage_path, make=True)) as directory:
                 self._be_writer(directory)
                 generation = self._next(directory)
                 content = encode(self.component_id, generation, self.epoch, self.schema, body)

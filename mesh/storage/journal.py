@@ -23,6 +23,7 @@ from mesh.clock import wall_ns
 from mesh.errors import LocalProtocolError, MeshError, StorageError, Unavailable
 from mesh.protocol.commits import Applied, DeadLetter, Group, Stored
 from mesh.protocol.once import Row as KeyRow
+from mesh.storage.files import sync_directory
 from mesh.storage.reader import PAGE_BYTES, PAGE_ROWS, Reader
 from mesh.storage.records import Page, Retention, chained, row_seal, seal
 from mesh.storage.tables import prepare
@@ -311,7 +312,7 @@ def _held(path: Path) -> int:
     """
     try:
         descriptor = os.open(path, _HELD_FLAGS, 0o600)
-        _sync(path.parent)  # the name must survive a power cut, not only the content
+        sync_directory(path.parent)  # the name must survive a power cut, not only the content
     except OSError as error:
         raise StorageError(f"journal {path} cannot be opened: {error.strerror}") from error
     try:
@@ -320,14 +321,6 @@ def _held(path: Path) -> int:
         os.close(descriptor)
         raise StorageError(f"journal {path} is already open for writing") from error
     return descriptor
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _inserts(rows: list[Row]) -> Iterator[Statement]:

@@ -13,10 +13,10 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from mesh.errors import StorageError, Unavailable
+from mesh.storage.files import sync_directory
 
 __all__ = ["PrivateDirectory", "Unfit", "translated"]
 
@@ -65,17 +65,6 @@ class PrivateDirectory:
         if reason := _distrusted(found):
             self.close()
             raise StorageError(f"{path} {reason}: it must be ours alone, mode 0700")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the handle."""
@@ -171,8 +160,4 @@ def _made(path: Path) -> None:
         return
     _made(path.parent)
     path.mkdir(mode=0o700, exist_ok=True)
-    above = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(above)
-    finally:
-        os.close(above)
+    sync_directory(path.parent)

@@ -127,6 +127,7 @@ class Sockets:
         self._context.set(zmq.MAX_SOCKETS, 4096)  # 1023 by default
         self._open: list[zmq.Socket[bytes]] = []
         self._tend: Callable[[], None] = lambda: None
+        self._monitors = count()
         self._ends: dict[str, zmq.Socket[bytes]] = {}  # address to what tells its socket's end
 
     def zap(self, tend: Callable[[], None] = lambda: None) -> "zmq.Socket[bytes]":
@@ -200,13 +201,13 @@ class Sockets:
         address = f"ipc://@genesis-{getpid()}-{next(self._strangers)}"  # abstract: leaves no file
         key = CurveKeys.make()
         server = self._make(zmq.DEALER, REQUEST_IN_MAX_BYTES, asks=True)
-        events = server.get_monitor_socket(
+        events = self._monitor(
+            server,
             zmq.EVENT_HANDSHAKE_SUCCEEDED
             | zmq.EVENT_HANDSHAKE_FAILED_AUTH
             | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-            | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+            | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
         )
-        self._open.append(events)
         _guard(server, key)
         server.bind(address)
         client = self._make(zmq.DEALER, REQUEST_IN_MAX_BYTES, asks=False)
@@ -234,8 +235,7 @@ class Sockets:
 
     def _bind(self, sock: "zmq.Socket[bytes]", address: str, tcp: str | None) -> None:
         """Bind *address* under NULL, then *tcp* under CURVE: options are copied at each bind."""
-        end = sock.get_monitor_socket(zmq.EVENT_MONITOR_STOPPED)
-        self._open.append(end)
+        end = self._monitor(sock, zmq.EVENT_MONITOR_STOPPED)
         for place in filter(None, (address, tcp)):
             if self._keys is None:
                 refuse_open_tcp(place)
@@ -244,6 +244,16 @@ class Sockets:
             self._await_end(place)
             sock.bind(place)
             self._ends[bound_address(sock)] = end
+
+    def _monitor(self, sock: "zmq.Socket[bytes]", events: int) -> "zmq.Socket[bytes]":
+        """Return what tells of *events*, at an address that no other socket ever had.
+
+        By default it is made of the descriptor's number, which may be in use again before
+        libzmq has let go of the old one's monitor.
+        """
+        monitor = sock.get_monitor_socket(events, f"inproc://monitor-{next(self._monitors)}")
+        self._open.append(monitor)
+        return monitor
 
     def _await_end(self, place: str) -> None:
         """Wait until a socket of ours that was bound here is gone: closing is another thread's.

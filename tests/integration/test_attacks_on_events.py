@@ -369,6 +369,7 @@ async def test_a_29_other_uid_is_refused_also_where_the_directory_was_loosened(
 
 async def test_self_test_passes_beside_a_working_publisher(stage: Stage) -> None:
     await refuse_strangers(stage.sockets)
+    assert (stage.auth.zap.accepted, stage.auth.zap.refused) == (0, 1)  # it did ask
 
 
 # Subscriptions.

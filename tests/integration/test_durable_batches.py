@@ -20,7 +20,7 @@ from mesh.runtime.durable import BATCH_MAX, TRIES
 from mesh.runtime.planes import JOURNALS
 from mesh.storage.journal import Journal
 from tests.chaos.process.homes import until
-from tests.integration.test_durable_rows import stuck
+from tests.integration.numbers import stuck
 
 Eventually: TypeAlias = Callable[..., Awaitable[None]]
 

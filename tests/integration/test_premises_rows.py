@@ -83,13 +83,11 @@ def test_record_that_was_deleted_is_written_again_and_links_stay(home: Home) -> 
 
 def test_run_directory_opened_to_others_is_closed_again(home: Home) -> None:
     home.up("speaker", "counter", per_s=PER_S)
-    for path in (home.run, home.run / "genesis"):
+    places = home.run, home.run / "genesis"
+    for path in places:
         path.chmod(0o777)
-    until(
-        lambda: (
-            {stat.S_IMODE(p.stat().st_mode) for p in (home.run, home.run / "genesis")} == {0o700}
-        )
-    )
+    until(lambda: {stat.S_IMODE(path.stat().st_mode) for path in places} == {0o700})
+    assert home.stop("speaker") == 0
 
 
 def test_run_whose_name_was_taken_ends_and_takes_nothing_with_it(home: Home) -> None:

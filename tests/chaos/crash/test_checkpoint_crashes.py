@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def saving(place: Path, say: Say) -> None:
             await checkpointer.save({"n": n})
             say(n)
 
-    with Checkpointer("a", place) as checkpointer:
+    with closing(Checkpointer("a", place)) as checkpointer:
         asyncio.run(save())
         checkpointer.save_checkpoint({"n": SAVES})
         say(SAVES)
@@ -30,7 +31,7 @@ def saving(place: Path, say: Say) -> None:
 
 def falling_back(place: Path, say: Say) -> None:
     """Restore past three bad files, a kept one of old among them, and save on top."""
-    with Checkpointer("a", place) as checkpointer:
+    with closing(Checkpointer("a", place)) as checkpointer:
         assert checkpointer.restore_checkpoint() == {"n": 1}
         say(1)
         checkpointer.save_checkpoint({"n": 2})
@@ -39,7 +40,7 @@ def falling_back(place: Path, say: Say) -> None:
 
 def damaged(place: Path) -> None:
     """Leave one good file below two torn ones, and a half-written one of an earlier crash."""
-    with Checkpointer("a", place) as checkpointer:
+    with closing(Checkpointer("a", place)) as checkpointer:
         checkpointer.save_checkpoint({"n": 1})
     for name in ("a.2.ckpt", "a.3.ckpt", "a.1.bad", ".a.tmp"):
         (place / name).write_bytes(b"torn")
@@ -47,7 +48,7 @@ def damaged(place: Path) -> None:
 
 def reopened(place: Path) -> int:
     """Return the number restored from what a crash left, 0 for none; saving goes on."""
-    with Checkpointer("a", place) as checkpointer:
+    with closing(Checkpointer("a", place)) as checkpointer:
         found = checkpointer.restore_checkpoint()
         checkpointer.save_checkpoint({"n": 99})
         assert checkpointer.restore_checkpoint() == {"n": 99}

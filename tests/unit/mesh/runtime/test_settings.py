@@ -1,6 +1,8 @@
 """Settings: typos are found, aliases win, secrets are not shown."""
 
 import shutil
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -8,7 +10,14 @@ import pytest
 
 from mesh.errors import ConfigError
 from mesh.runtime import settings
-from mesh.runtime.settings import MeshSettings, Paths, load_paths, load_section, load_toml
+from mesh.runtime.settings import (
+    MeshSettings,
+    Paths,
+    load_paths,
+    load_section,
+    load_toml,
+    make_private,
+)
 
 
 class Demo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -83,3 +92,28 @@ def test_unknown_log_level_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("LOG_LEVEL", "LOUD")
     with pytest.raises(ConfigError, match=r"'LOUD' \(LOG_LEVEL\) is none of DEBUG INFO"):
         settings.validate_config(paths)
+
+
+def test_directory_that_vanishes_while_it_is_made_is_made_again(tmp_path: Path) -> None:
+    """Whoever looked after its directory in that moment used to end."""
+    path, ending = tmp_path / "run", threading.Event()
+
+    def remove() -> None:
+        while not ending.wait(0.0002):  # the pace of its attempts
+            with suppress(OSError):
+                path.rmdir()
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    try:
+        for _ in range(2_000):
+            make_private(path)
+    finally:
+        ending.set()
+        remover.join()
+
+
+def test_directory_that_is_a_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ConfigError, match="choose another GENESIS_HOME"):
+        make_private(tmp_path / "run")

@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,7 +37,7 @@ def names(place: Path) -> list[str]:
 
 def two_saved(place: Path) -> Path:
     """Save "good", then "bad!"; return the file of the second."""
-    with Checkpointer("a", place) as checkpointer:
+    with closing(Checkpointer("a", place)) as checkpointer:
         checkpointer.save_checkpoint("good")
         checkpointer.save_checkpoint("bad!")
     return place / "a.2.ckpt"
@@ -78,7 +78,7 @@ def test_newest_three_are_kept(tmp_path: Path) -> None:
 
 def test_components_of_one_directory_do_not_mix(tmp_path: Path) -> None:
     for name in ("a", "a.1", "a.1.2", "ab"):
-        with Checkpointer(name, tmp_path) as checkpointer:
+        with closing(Checkpointer(name, tmp_path)) as checkpointer:
             for _ in range(5):
                 checkpointer.save_checkpoint(name)
     for name in ("a", "a.1", "a.1.2", "ab"):
@@ -161,7 +161,7 @@ def test_a92_garbage_of_any_length_is_no_checkpoint(tmp_path: Path) -> None:
 def test_a92_file_of_another_component_is_rejected(tmp_path: Path) -> None:
     path = two_saved(tmp_path)
     for _ in range(2):
-        with Checkpointer("b", tmp_path / "b") as other:
+        with closing(Checkpointer("b", tmp_path / "b")) as other:
             other.save_checkpoint("theirs")
     shutil.copy(tmp_path / "b" / "b.2.ckpt", path)
     state, told = restored(tmp_path)
@@ -186,7 +186,7 @@ def test_a92_format_of_the_future_is_rejected(tmp_path: Path) -> None:
 
 
 def test_a92_checkpoint_ahead_of_the_log_is_rejected(tmp_path: Path) -> None:
-    with Checkpointer("a", tmp_path) as checkpointer:
+    with closing(Checkpointer("a", tmp_path)) as checkpointer:
         for offset in (5, 6):
             checkpointer.save_checkpoint(offset, [Applied("execution", "abc", offset)])
 
@@ -268,9 +268,9 @@ def test_older_schema_passes_through_every_upgrade(tmp_path: Path) -> None:
 
 
 def test_a92_newer_schema_is_rejected(tmp_path: Path) -> None:
-    with Checkpointer("a", tmp_path) as old:
+    with closing(Checkpointer("a", tmp_path)) as old:
         old.save_checkpoint("old")
-    with Checkpointer("a", tmp_path, schema=2, upgrades={1: str}) as new:
+    with closing(Checkpointer("a", tmp_path, schema=2, upgrades={1: str})) as new:
         new.save_checkpoint("new")
     state, told = restored(tmp_path)
     assert (state, "has schema 2, 1 is known" in told[0]) == ("old", True)
@@ -403,7 +403,7 @@ def test_a93_second_writer_is_refused_until_the_first_ends(tmp_path: Path) -> No
         with pytest.raises(StorageError, match="another writer"):
             checkpointer.save_checkpoint("ours")
         assert checkpointer.restore_checkpoint() == "theirs"  # looking is free
-        with Checkpointer("b", tmp_path) as beside:
+        with closing(Checkpointer("b", tmp_path)) as beside:
             beside.save_checkpoint("another component")
         other.kill()
     assert checkpointer.save_checkpoint("ours") == 2
@@ -511,7 +511,7 @@ def test_f23_failure_of_any_call_leaves_the_old_or_the_new_state(
     while failed:
         fail_at += 1
         place = tmp_path / str(fail_at)
-        with Checkpointer("a", place) as checkpointer:
+        with closing(Checkpointer("a", place)) as checkpointer:
             for n in range(1, 4):
                 checkpointer.save_checkpoint(n)
             with monkeypatch.context() as patch:

@@ -2,126 +2,25 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
-from pathlib import Path
-from typing import Any, TypeAlias
 
 import pytest
-import uvloop
 import zmq
 
 from mesh.errors import LocalProtocolError
-from mesh.transport.link import BulkSink, Ended, Link, Recv
+from mesh.transport.link import Link
 from mesh.transport.mux import BUDGET, DURABLE, EVENTS, RPC, Mux
-
-Run: TypeAlias = Callable[[Coroutine[Any, Any, None]], None]
-Sock: TypeAlias = "zmq.Socket[bytes]"
-
-DEADLINE_S = 10
-BIG = bytes(64 * 1024)  # few of them fill what the kernel keeps between two sockets
-
-
-class Wires:
-    """Pairs of sockets over ipc: the first bound, the second connected."""
-
-    def __init__(self, directory: Path) -> None:
-        self.context = zmq.Context()
-        self._directory, self._count = directory, 0
-        self._made: list[Sock] = []  # held, so that none is collected before it is closed
-
-    def address(self) -> str:
-        self._count += 1
-        return f"ipc://{self._directory}/{self._count}"
-
-    def sock(self, kind: int, **options: int) -> Sock:
-        sock = self.context.socket(kind)
-        self._made.append(sock)
-        for name, value in {"LINGER": 0, "SNDHWM": 0, "RCVHWM": 0, **options}.items():
-            sock.setsockopt(getattr(zmq, name), value)
-        return sock
-
-    def pair(self, bound: int, connected: int, **options: int) -> tuple[Sock, Sock]:
-        address = self.address()
-        first, second = self.sock(bound, **options), self.sock(connected, **options)
-        first.bind(address)
-        second.connect(address)
-        return first, second
-
-    def feed(self) -> tuple[Sock, Sock]:
-        """Return publisher and subscriber who have found each other."""
-        publisher, subscriber = self.pair(zmq.XPUB, zmq.SUB)
-        subscriber.subscribe(b"")
-        assert publisher.poll(DEADLINE_S * 1000)
-        publisher.recv()
-        return publisher, subscriber
-
-
-@pytest.fixture
-def wires(tmp_path: Path) -> Iterator[Wires]:
-    wires = Wires(tmp_path)
-    yield wires
-    wires.context.destroy(linger=0)
-
-
-@pytest.fixture
-def failures() -> list[BaseException]:
-    """Return what reached the loop's exception handler; a test that expects some clears it."""
-    return []
-
-
-@pytest.fixture(
-    params=[asyncio.SelectorEventLoop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+from tests.unit.mesh.transport.wires import (
+    BIG,
+    DEADLINE_S,
+    Got,
+    Run,
+    Sock,
+    Wires,
+    arrived,
+    close,
+    loop,
+    timer,
 )
-def run(request: pytest.FixtureRequest, failures: list[BaseException]) -> Iterator[Run]:
-    async def within(body: Coroutine[Any, Any, None]) -> None:
-        async with asyncio.timeout(DEADLINE_S):
-            await body
-
-    with asyncio.Runner(loop_factory=request.param) as runner:
-        runner.get_loop().set_exception_handler(lambda _, what: failures.append(what["exception"]))
-        yield lambda body: runner.run(within(body))
-    assert not failures
-
-
-class Got(list[bytes]):
-    """A sink that remembers, and can be waited for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._news = asyncio.Event()
-
-    def __call__(self, frame: bytes) -> None:
-        self.append(frame)
-        self._news.set()
-
-    def routed(self, peer: bytes, frame: zmq.Frame) -> None:
-        self(frame.bytes)
-
-    async def until(self, last: bytes) -> None:
-        while not self or self[-1] != last:
-            self._news.clear()
-            await self._news.wait()
-
-
-def loop() -> asyncio.AbstractEventLoop:
-    return asyncio.get_running_loop()
-
-
-async def timer(delay_s: float) -> None:
-    """Return when the loop's timer has fired; what is asserted must not have happened by then."""
-    fired = loop().create_future()
-    loop().call_later(delay_s, fired.set_result, None)
-    await fired
-
-
-def close(*links: Link) -> None:
-    for link in links:
-        link.close()
-
-
-def arrived(sock: Sock) -> None:
-    """Wait until a message waits. Asking eats the news of it, as a send may."""
-    assert sock.poll(DEADLINE_S * 1000)
 
 
 def test_message_waiting_before_the_reader_exists_is_delivered(run: Run, wires: Wires) -> None:
@@ -280,185 +179,6 @@ def test_descriptor_number_used_again_serves_the_new_link(
         while (sock := wires.sock(zmq.PULL)).getsockopt(zmq.FD) != fd:
             await timer(0.002)
         return sock
-
-    run(body())
-
-
-@pytest.mark.parametrize("parts", [2, 3, 3 * BUDGET])
-def test_message_of_many_parts_to_a_sub_is_rejected_and_what_follows_is_delivered(
-    run: Run, wires: Wires, parts: int
-) -> None:
-    async def body() -> None:
-        publisher, subscriber = wires.feed()
-        got, drained = Got(), Got()
-        link = Link(loop(), subscriber, sink=got, on_drained=lambda: drained(b"%d" % len(got)))
-        publisher.send_multipart([b"part"] * parts)
-        publisher.send(b"after")
-        publisher.send_multipart([b"part"] * parts)
-        publisher.send(b"last")
-        await got.until(b"last")
-        await timer(0)
-        assert (got, link.rejects, link.frames) == ([b"after", b"last"], 2, 2)
-        assert set(drained) <= {b"1", b"2"}  # not for the rejected ones
-        link.close()
-
-    run(body())
-
-
-@pytest.mark.parametrize("parts", [2, 3, 3 * BUDGET])
-def test_third_part_to_a_router_is_rejected_and_what_follows_is_delivered(
-    run: Run, wires: Wires, parts: int
-) -> None:
-    async def body() -> None:
-        router, dealer = wires.pair(zmq.ROUTER, zmq.DEALER)
-        got = Got()
-        link = Link(loop(), router, routed=got.routed)
-        dealer.send_multipart([b"part"] * parts)
-        dealer.send(b"after")
-        await got.until(b"after")
-        assert (got, link.rejects) == ([b"after"], 1)
-        link.close()
-
-    run(body())
-
-
-def bulk(sink: Callable[[bytes], None]) -> BulkSink:
-    def take(recv: Recv, ended: Ended, most: int) -> int:
-        for taken in range(most):
-            try:
-                frame = recv(zmq.NOBLOCK)
-            except zmq.ZMQError as error:
-                ended(error)
-                return taken
-            sink(frame)
-        return most
-
-    return take
-
-
-def test_bulk_sink_takes_every_part_and_never_more_than_a_budget(run: Run, wires: Wires) -> None:
-    async def body() -> None:
-        publisher, subscriber = wires.feed()
-        got, turns = Got(), list[int]()
-        take = bulk(got)
-
-        def counted(recv: Recv, ended: Ended, most: int) -> int:
-            turns.append(most)
-            return take(recv, ended, most)
-
-        drained = Got()
-        link = Link(loop(), subscriber, bulk=counted, on_drained=lambda: drained(got[-1]))
-        publisher.send_multipart([b"a", b"b"])
-        for _ in range(3 * BUDGET):
-            publisher.send(b"c")
-        publisher.send(b"after")
-        await drained.until(b"after")
-        assert got == [b"a", b"b", *[b"c"] * (3 * BUDGET), b"after"]
-        assert (link.frames, link.rejects) == (len(got), 0)
-        assert max(turns) <= BUDGET
-        link.close()
-
-    run(body())
-
-
-def test_what_a_bulk_sink_raises_is_told_and_the_rest_is_delivered(
-    run: Run, wires: Wires, failures: list[BaseException]
-) -> None:
-    async def body() -> None:
-        receiver, sender = wires.pair(zmq.PULL, zmq.PUSH)
-        for number in range(6):
-            sender.send(b"%d" % number)
-        arrived(receiver)
-        got, drained = Got(), Got()
-
-        def fail(frame: bytes) -> None:
-            got(frame)
-            if frame in (b"0", b"3", b"5"):
-                raise zmq.Again  # not to be taken for the end of the messages
-
-        link = Link(loop(), receiver, bulk=bulk(fail), on_drained=lambda: drained(got[-1]))
-        await drained.until(b"5")
-        assert got == [b"%d" % number for number in range(6)]
-        assert [type(failure) for failure in failures] == [zmq.Again] * 3
-        failures.clear()
-        link.close()
-
-    run(body())
-
-
-def test_bulk_sink_may_close_its_link(run: Run, wires: Wires) -> None:
-    async def body() -> None:
-        receiver, sender = wires.pair(zmq.PULL, zmq.PUSH)
-        for _ in range(6):
-            sender.send(b"frame")
-        arrived(receiver)
-        got = Got()
-
-        def leave(frame: bytes) -> None:
-            got(b"last" if len(got) == 3 else frame)
-            if got[-1] == b"last":
-                link.close()
-
-        link = Link(loop(), receiver, bulk=bulk(leave))
-        await got.until(b"last")
-        await timer(0)
-        assert len(got) == 4
-        assert link.closed
-
-    run(body())
-
-
-def test_reply_whose_news_a_post_has_eaten_is_delivered(run: Run, wires: Wires) -> None:
-    async def body() -> None:
-        router, dealer = wires.pair(zmq.ROUTER, zmq.DEALER)
-        got = Got()
-        link = Link(loop(), dealer, sink=got)
-        link.post(b"question")
-        peer, _ = router.recv_multipart()
-        await timer(0.01)  # the look after the first send is over
-        router.send_multipart([peer, b"answer"])
-        arrived(dealer)
-        link.post(b"next question")
-        await got.until(b"answer")
-        link.close()
-        link.post(b"goes nowhere")
-
-    run(body())
-
-
-def test_framed_sink_grants_each_subscription_before_the_next_is_read(
-    run: Run, wires: Wires
-) -> None:
-    async def body() -> None:
-        address, publisher = wires.address(), wires.sock(zmq.XPUB, XPUB_MANUAL=1)
-        publisher.bind(address)
-        seen, got = Got(), {b"a": Got(), b"b": Got()}
-
-        def grant(frame: zmq.Frame) -> None:
-            if frame.bytes != b"\x01secret":
-                publisher.setsockopt(zmq.SUBSCRIBE, frame.bytes[1:])
-            seen(frame.bytes)
-
-        link = Link(loop(), publisher, framed=grant)
-        ears = [hear(address, name, sink) for name, sink in got.items()]
-        while len(seen) < 6:
-            await timer(0.002)
-        for word in (b"secret", b"a", b"b", b"end"):
-            link.send(word)
-        await got[b"a"].until(b"end")
-        await got[b"b"].until(b"end")
-        assert got == {
-            b"a": [b"a", b"end"],
-            b"b": [b"b", b"end"],
-        }  # each its own, none the other's
-        close(link, *ears)
-
-    def hear(address: str, name: bytes, sink: Got) -> Link:
-        sock = wires.sock(zmq.SUB)
-        for prefix in (name, b"secret", b"end"):
-            sock.subscribe(prefix)
-        sock.connect(address)
-        return Link(loop(), sock, sink=sink)
 
     run(body())
 

@@ -4,81 +4,19 @@ import asyncio
 import gc
 import select
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
-from itertools import count
-from pathlib import Path
-from typing import Any, TypeAlias
+from collections.abc import Callable
 
-import pytest
-import uvloop
 import zmq
 
 from mesh.transport.link import Link
 from mesh.transport.mux import BUDGET, DURABLE, EVENTS, RPC, Mux, Rank
-
-Run: TypeAlias = Callable[[Coroutine[Any, Any, None]], None]
-Sock: TypeAlias = "zmq.Socket[bytes]"
-
-DEADLINE_S = 10.0
-
-
-class Wires:
-    """Pairs of a PULL and the PUSH connected to it."""
-
-    def __init__(self, directory: Path) -> None:
-        self.context = zmq.Context()
-        self._directory, self._numbers = directory, count()
-        self._made: list[Sock] = []  # held, so that none is collected before it is closed
-
-    def ipc(self) -> tuple[Sock, Sock]:
-        return self._pair(f"ipc://{self._directory}/{next(self._numbers)}")
-
-    def inproc(self) -> tuple[Sock, Sock]:
-        """Return a pair between which nothing is ever under way: sent is there."""
-        return self._pair(f"inproc://{next(self._numbers)}")
-
-    def _pair(self, address: str) -> tuple[Sock, Sock]:
-        pull, push = self.context.socket(zmq.PULL), self.context.socket(zmq.PUSH)
-        self._made += (pull, push)
-        for sock in (pull, push):
-            sock.setsockopt(zmq.SNDHWM, 0)
-            sock.setsockopt(zmq.RCVHWM, 0)
-        pull.bind(address)
-        push.connect(address)
-        return pull, push
-
-
-@pytest.fixture
-def wires(tmp_path: Path) -> Iterator[Wires]:
-    wires = Wires(tmp_path)
-    yield wires
-    wires.context.destroy(linger=0)
-
-
-@pytest.fixture(
-    params=[asyncio.SelectorEventLoop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+from tests.unit.mesh.transport.wires import (
+    DEADLINE_S,
+    Run,
+    Wires,
+    loop,
+    timer,
 )
-def run(request: pytest.FixtureRequest) -> Iterator[Run]:
-    failures: list[object] = []
-
-    async def within(body: Coroutine[Any, Any, None]) -> None:
-        async with asyncio.timeout(DEADLINE_S):
-            await body
-
-    with asyncio.Runner(loop_factory=request.param) as runner:
-        runner.get_loop().set_exception_handler(lambda _, what: failures.append(what))
-        yield lambda body: runner.run(within(body))
-    assert not failures
-
-
-def loop() -> asyncio.AbstractEventLoop:
-    return asyncio.get_running_loop()
-
-
-async def timer(delay_s: float) -> None:
-    fired = loop().create_future()
-    loop().call_later(delay_s, fired.set_result, None)
-    await fired
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -190,7 +128,7 @@ def test_timer_runs_while_ten_thousand_messages_wait(run: Run, wires: Wires) -> 
 
 def test_idle_link_causes_no_turns(run: Run, wires: Wires) -> None:
     async def body() -> None:
-        pull, push = wires.ipc()
+        pull, push = wires.pair(zmq.PULL, zmq.PUSH)
         heard = asyncio.Event()
         link = Link(loop(), pull, sink=lambda _: heard.set())
         push.send(b"")
@@ -209,7 +147,10 @@ def test_sink_may_close_another_link_that_is_ready_in_the_same_turn(
     run: Run, wires: Wires
 ) -> None:
     async def body() -> None:
-        (first_pull, first_push), (second_pull, second_push) = wires.ipc(), wires.ipc()
+        (first_pull, first_push), (second_pull, second_push) = (
+            wires.pair(zmq.PULL, zmq.PUSH),
+            wires.pair(zmq.PULL, zmq.PUSH),
+        )
         heard: list[str] = []
 
         def close_second(_: bytes) -> None:

@@ -14,6 +14,8 @@ from mesh.errors import ConfigError, LocalProtocolError
 from mesh.runtime.settings import ROOT
 from mesh.transport.sockets import CurveKeys, Sockets, bound_address, raw_key
 
+HERE = f"ipc://@genesis-test-{os.getpid()}"  # others may run these tests beside us
+
 
 @pytest.fixture
 def sockets() -> Iterator[Sockets]:
@@ -30,7 +32,7 @@ def test_tcp_beyond_loopback_is_refused_without_keys(sockets: Sockets, address: 
     with pytest.raises(ConfigError, match="CURVE"):
         sockets.publisher(address, durable=False)
     with pytest.raises(ConfigError, match="CURVE"):
-        sockets.responder("ipc://@genesis-test-refused", tcp=address)
+        sockets.responder(f"{HERE}-refused", tcp=address)
     with pytest.raises(ConfigError, match="CURVE"):
         sockets.requester(address)
     with pytest.raises(ConfigError, match="CURVE"):
@@ -50,8 +52,8 @@ def test_keys_of_others_are_of_no_use_without_one_of_our_own(sockets: Sockets) -
 def test_one_socket_takes_null_over_ipc_and_curve_over_tcp() -> None:
     sockets = Sockets(CurveKeys.make())
     for sock in (
-        sockets.publisher("ipc://@genesis-test-both-e", durable=True, tcp="tcp://127.0.0.1:*"),
-        sockets.responder("ipc://@genesis-test-both-r", tcp="tcp://127.0.0.1:*"),
+        sockets.publisher(f"{HERE}-both-e", durable=True, tcp="tcp://127.0.0.1:*"),
+        sockets.responder(f"{HERE}-both-r", tcp="tcp://127.0.0.1:*"),
     ):
         assert sock.getsockopt(zmq.MECHANISM) == zmq.CURVE
     sockets.close()
@@ -59,8 +61,8 @@ def test_one_socket_takes_null_over_ipc_and_curve_over_tcp() -> None:
 
 def test_every_bound_socket_asks_the_authenticator(sockets: Sockets) -> None:
     for sock in (
-        sockets.publisher("ipc://@genesis-test-asks-e", durable=False),
-        sockets.responder("ipc://@genesis-test-asks-r"),
+        sockets.publisher(f"{HERE}-asks-e", durable=False),
+        sockets.responder(f"{HERE}-asks-r"),
         sockets.stranger().server,
     ):
         assert sock.get_string(zmq.ZAP_DOMAIN).rstrip("\0") == "genesis"
@@ -133,7 +135,7 @@ def test_what_could_not_be_bound_is_closed_with_the_rest(sockets: Sockets) -> No
 
 
 def test_a_closed_socket_leaves_its_addresses_to_the_next_at_once() -> None:
-    sockets, ipc, tcp = Sockets(CurveKeys.make()), "ipc://@genesis-test-again", "tcp://127.0.0.1:*"
+    sockets, ipc, tcp = Sockets(CurveKeys.make()), f"{HERE}-again", "tcp://127.0.0.1:*"
     for _ in range(50):
         sock = sockets.publisher(ipc, durable=False, tcp=tcp)
         tcp = bound_address(sock)
@@ -141,10 +143,16 @@ def test_a_closed_socket_leaves_its_addresses_to_the_next_at_once() -> None:
     sockets.close()
 
 
+def test_a_descriptor_number_used_again_does_not_hinder_the_next_socket(sockets: Sockets) -> None:
+    """A node ended of it when it bound anew: pyzmq names a monitor after the descriptor."""
+    for number in range(5_000):
+        sockets.responder(f"{HERE}-number-{number % 3}").close()
+
+
 def test_an_address_is_not_taken_from_a_socket_that_has_it(sockets: Sockets) -> None:
-    first = sockets.responder("ipc://@genesis-test-taken")
+    first = sockets.responder(f"{HERE}-taken")
     with pytest.raises(LocalProtocolError, match="still bound"):
-        sockets.responder("ipc://@genesis-test-taken")
+        sockets.responder(f"{HERE}-taken")
     assert not first.closed
 
 
