@@ -350,7 +350,7 @@ class Bus(Tasks):
             self._run.cluster, self._run.is_node, lambda user: self._run.access.of(user).may_call
         )
         admission = Admission(self.node, self.epoch, self._serving.methods, sessions)
-        self._responder = self._planes.respond(admission, self._serving.serve)
+        self._responder = self._planes.respond(admission, self._serving)
         self._serving.responder = self._responder
 
     def _on_lost(self, consumer: str) -> None:

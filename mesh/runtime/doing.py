@@ -7,25 +7,30 @@ Never here: deciding, the wire, SQL.
 """
 
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from mesh.errors import Unavailable
 from mesh.protocol import envelope
 from mesh.protocol.answering import Answering
 from mesh.protocol.commits import Applied
 from mesh.protocol.envelope import Event
+from mesh.protocol.rpcs import Caller
 from mesh.protocol.work import Work
 from mesh.runtime.streams import DurableLog
 
 NO_REPLY: Final = object()
 
 
-@dataclass(slots=True)
-class Doing:
-    """A request in the hands of its handler. reply: encoded, in the transaction of the effect."""
+class Doing(msgspec.Struct):
+    """A request in the hands of its handler. reply: encoded, in the transaction of the effect.
 
-    work: Work
+    work: None for a plain one, of which nothing is remembered.
+    """
+
+    caller: Caller
+    work: Work | None = None
     recalls: bool = False  # the handler's own records stand for the key
     reply: bytes | None = None
     began: bool = False
@@ -34,7 +39,7 @@ class Doing:
     @property
     def stores(self) -> bool:
         """Say whether a commit takes the key along."""
-        return self.work.key is not None and not self.recalls
+        return self.work is not None and self.work.key is not None and not self.recalls
 
 
 current: Final[ContextVar[Doing | None]] = ContextVar("doing", default=None)
@@ -53,14 +58,16 @@ async def store_with_row(
 
     reply: NO_REPLY leaves a mark that the effect may be incomplete. The first one counts.
     """
-    before = doing.work.committed, doing.reply
+    work = doing.work
+    assert work is not None, "a plain request has no key"
+    before = work.committed, doing.reply
     if doing.reply is None and reply is not NO_REPLY:
         doing.reply = envelope.encode_value(reply)
-    row = answering.row(doing.work.number, doing.reply)
-    answering.committed(doing.work.number)  # what the disk was handed cannot be taken back
+    row = answering.row(work.number, doing.reply)
+    answering.committed(work.number)  # what the disk was handed cannot be taken back
     try:
         rows = () if row is None else (row,)
         return await log.store(events, applied=applied, rows=rows, patient=patient)
     except Unavailable:  # nothing of it is stored
-        doing.work.committed, doing.reply = before
+        work.committed, doing.reply = before
         raise

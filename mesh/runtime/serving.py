@@ -19,10 +19,11 @@ from mesh.errors import (
     StorageError,
     Unavailable,
 )
-from mesh.protocol import envelope
+from mesh.protocol import envelope, rpcs
 from mesh.protocol.access import Access
+from mesh.protocol.envelope import ERR, REP, Kind, Rpc
 from mesh.protocol.once import Key, Row
-from mesh.protocol.rpcs import KEYED, ONCE, SAFE, Method
+from mesh.protocol.rpcs import KEYED, ONCE, SAFE, Caller, Method
 from mesh.protocol.work import Abort, Execute, Forget, Resolve, Resume, Store, Work
 from mesh.runtime.component import Component
 from mesh.runtime.deadline import within
@@ -98,6 +99,22 @@ class Serving:
         """Say whether a method needs a journal for its replies."""
         return any(served.stores for served in self._served.values())
 
+    def answer(self, rpc: Rpc, caller: Caller) -> tuple[Kind, bytes] | None:
+        """Return the answer to a plain request, None while answers have to wait for the disk."""
+        served, log = self._served[rpc.method], self._durable_log()
+        if log is not None and not served.mark.at_once and (log.pending or log.full):
+            return None
+        token = current.set(Doing(caller))
+        try:
+            reply = envelope.encode_value(self._call(served.bound, rpc.body, caller.node))
+        except StorageError:
+            raise  # the disk failed: the node ends and recovers from what is on it
+        except Exception as error:  # noqa: BLE001  # a handler's bug answers its caller; the node goes on
+            return ERR, rpcs.encoded(failure_of(self._told(served, error)))
+        finally:
+            current.reset(token)
+        return rpcs.fitting(REP, reply)
+
     def serve(self, job: Job) -> None:  # a row per kind of job
         """Carry out what the machine wants of handlers and the disk."""
         match job:
@@ -125,7 +142,7 @@ class Serving:
         if found is None:
             raise NotFound(f"this node does not serve {request_type}")
         doing = current.get()
-        user = doing.work.caller.user if doing is not None else None
+        user = doing.caller.user if doing is not None else None
         if user is not None and not self._access.may_call(user, request_type):
             raise Denied(f"{user} may not call {request_type}")
         if user is not None and (found.method.kind is KEYED or found.bound.streams):
@@ -139,27 +156,8 @@ class Serving:
         served, log = self._served[work.method_id], self._durable_log()
         if served.mark.writes and log is not None and log.full:
             self._fail(work, Unavailable("the disk is full", retry_after_s=DISK_RETRY_S))
-        elif row is None and not served.bound.is_async and not served.bound.streams:
-            self._answer_now(work, served, log)
         else:
             self._begin(work, served, self._handled(work, served, row))
-
-    def _answer_now(self, work: Work, served: Served, log: DurableLog | None) -> None:
-        """Run a plain handler here: a task would cost more than most of them."""
-        token = current.set(Doing(work, served.mark.recalls))
-        try:
-            reply = envelope.encode_value(self._call(served.bound, work.body, work.caller.node))
-        except StorageError:
-            raise  # the disk failed: the node ends and recovers from what is on it
-        except Exception as error:  # noqa: BLE001  # a handler's bug answers its caller; the node goes on
-            self._fail(work, self._told(served, error))
-            return
-        finally:
-            current.reset(token)
-        if log is not None and log.pending and not served.mark.at_once:
-            self._begin(work, served, _value(reply))
-        else:
-            self._reply(work, served, reply)
 
     def _resolve(self, work: Work) -> None:
         served = self._served[work.method_id]
@@ -189,14 +187,16 @@ class Serving:
     # Handlers.
 
     def _begin(self, work: Work, served: Served, outcome: "Coroutine[Any, Any, bytes]") -> None:
-        doing = Doing(work, served.mark.recalls)
-        task = self._spawn(self._answer(doing, served, outcome), f"answer {served.method.name}")
+        doing = Doing(work.caller, work, served.mark.recalls)
+        task = self._spawn(
+            self._answer(doing, work, served, outcome), f"answer {served.method.name}"
+        )
         self._doing[work.number] = doing, task
 
     async def _answer(
-        self, doing: Doing, served: Served, outcome: "Coroutine[Any, Any, bytes]"
+        self, doing: Doing, work: Work, served: Served, outcome: "Coroutine[Any, Any, bytes]"
     ) -> None:
-        work, doing.began = doing.work, True
+        doing.began = True
         if doing.dropped:
             outcome.close()
             del self._doing[work.number]
@@ -214,9 +214,9 @@ class Serving:
         except asyncio.CancelledError:
             if not work.aborted:
                 raise  # the node ends
-            await self._cut(doing, served)
+            await self._cut(doing, work, served)
         except Exception as error:  # noqa: BLE001  # a handler's bug answers its caller; the node goes on
-            self._failed(doing, served, error)
+            self._failed(doing, work, served, error)
         else:
             kept = doing.reply
             self._reply(work, served, reply if kept is None else kept, stored=kept is not None)
@@ -270,17 +270,16 @@ class Serving:
 
     # Outcomes.
 
-    async def _cut(self, doing: Doing, served: Served) -> None:
+    async def _cut(self, doing: Doing, work: Work, served: Served) -> None:
         """Answer for a handler that was cancelled: what it had handed to the disk stays."""
         if doing.reply is None:
             why = f"{served.method.name} took longer than the deadline, or was cancelled"
-            self._fail(doing.work, OutcomeUnknown(why))
+            self._fail(work, OutcomeUnknown(why))
             return
         await self._settled(served)
-        self._reply(doing.work, served, doing.reply, stored=True)
+        self._reply(work, served, doing.reply, stored=True)
 
-    def _failed(self, doing: Doing, served: Served, error: Exception) -> None:
-        work = doing.work
+    def _failed(self, doing: Doing, work: Work, served: Served, error: Exception) -> None:
         if work.resolves and isinstance(error, NotFound):
             self.responder.absent(work.number)
         elif doing.reply is not None:
@@ -313,8 +312,9 @@ class Serving:
             raise LocalProtocolError(
                 f"{mark.method} collides with {self._served[number].method.name}"
             )
+        plain = not bound.is_async and not bound.streams and mark.kind is not KEYED
         method = Method(
-            mark.method, mark.kind, mark.urgent, mark.marks, bound.streams, mark.timeout_s
+            mark.method, mark.kind, mark.urgent, mark.marks, bound.streams, mark.timeout_s, plain
         )
         self._served[number] = Served(method, bound, mark)
 
@@ -324,7 +324,3 @@ def _decoded(body: bytes, bound: Bound) -> Any:
         return envelope.decode_value(body, bound.kind)
     except MeshError as error:
         raise Invalid(str(error)) from None
-
-
-async def _value(reply: bytes) -> bytes:
-    return reply
