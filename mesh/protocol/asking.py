@@ -112,7 +112,7 @@ class Asking:
         call = Call(self._corr, method, ask, deadline, kind_of(ask, self.welcome))
         refusal = self._refusal(call, now)
         if refusal is not None:
-            return call.corr, [failed(call, refusal)]
+            return call.corr, [failed(call, refusal, ours=True)]
         victim = self._calls.add(call)
         return call.corr, [*self._shed(victim), *self._pump(now)]
 
@@ -378,7 +378,7 @@ class Asking:
         if victim is None:
             return []
         full = f"{self.queue_max} requests to {self.peer} wait"
-        return [failed(victim, failure(errors.Overloaded, full))]
+        return [failed(victim, failure(errors.Overloaded, full), ours=True)]
 
     def _lost_one(self, corr: int, why: Failure) -> list[Effect]:
         call = self._calls.land(corr)
