@@ -113,7 +113,7 @@ class Asking:
             return corr, [Send(call.frame(self.epoch, budget_ms))]
         refusal = self._refusal(call, now)
         if refusal is not None:
-            return corr, [failed(call, refusal)]
+            return corr, [failed(call, refusal, ours=True)]
         victim = self._calls.add(call)
         return corr, [*self._shed(victim), *self._pump(now)]
 
@@ -382,7 +382,7 @@ class Asking:
         if victim is None:
             return []
         full = f"{self.queue_max} requests to {self.peer} wait"
-        return [failed(victim, failure(errors.Overloaded, full))]
+        return [failed(victim, failure(errors.Overloaded, full), ours=True)]
 
     def _lost_one(self, corr: int, why: Failure) -> list[Effect]:
         call = self._calls.land(corr)
