@@ -13,6 +13,7 @@ from typing import Final
 from mesh.errors import Unavailable
 from mesh.protocol import envelope
 from mesh.protocol.answering import Answering
+from mesh.protocol.cause import Cause, root_trace
 from mesh.protocol.commits import Applied
 from mesh.protocol.envelope import Event
 from mesh.protocol.work import Work
@@ -23,9 +24,13 @@ NO_REPLY: Final = object()
 
 @dataclass(slots=True)
 class Doing:
-    """A request in the hands of its handler. reply: encoded, in the transaction of the effect."""
+    """A request in the hands of its handler. reply: encoded, in the transaction of the effect.
+
+    nid: of this node.
+    """
 
     work: Work
+    nid: int
     recalls: bool = False  # the handler's own records stand for the key
     reply: bytes | None = None
     began: bool = False
@@ -35,6 +40,14 @@ class Doing:
     def stores(self) -> bool:
         """Say whether a commit takes the key along."""
         return self.work.key is not None and not self.recalls
+
+    def follows(self) -> Cause:
+        """Return the cause of what is done because of this request."""
+        work, before = self.work, self.work.cause
+        asked = work.caller.nid, work.caller.epoch, work.corr, work.method.name
+        if before is None:  # nobody knows when it entered the mesh
+            return Cause(root_trace(*asked, self.nid), *asked)
+        return Cause(before.trace, *asked, before.ts_recv)
 
 
 current: Final[ContextVar[Doing | None]] = ContextVar("doing", default=None)

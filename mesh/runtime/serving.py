@@ -30,6 +30,7 @@ from mesh.runtime.doing import Doing, current
 from mesh.runtime.handlers import REQUEST_TIMEOUT_S, Bound, RequestMark, bind
 from mesh.runtime.logs import Logs
 from mesh.runtime.streams import DISK_RETRY_S, DurableLog
+from mesh.transport.handled import handled
 from mesh.transport.responder import Job, Responder
 from mesh.transport.rpc import failure_of
 
@@ -64,12 +65,13 @@ class Serving:
         component: Component,
         every_node: Mapping[str, Callable[..., Any]],
         *,
+        nid: int,
         log: Logs,
         access: Access,
         spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
         durable_log: Callable[[], DurableLog | None],
     ) -> None:
-        self._component, self._durable_log = component, durable_log
+        self._component, self._durable_log, self._nid = component, durable_log, nid
         self._log, self._access, self._spawn = log, access, spawn
         self._served: dict[int, Served] = {}
         self._doing: dict[int, tuple[Doing, asyncio.Task[None]]] = {}
@@ -146,7 +148,8 @@ class Serving:
 
     def _answer_now(self, work: Work, served: Served, log: DurableLog | None) -> None:
         """Run a plain handler here: a task would cost more than most of them."""
-        token = current.set(Doing(work, served.mark.recalls))
+        doing = Doing(work, self._nid, served.mark.recalls)
+        token, caused = current.set(doing), handled.set(doing)
         try:
             reply = envelope.encode_value(self._call(served.bound, work.body, work.caller.node))
         except StorageError:
@@ -155,6 +158,7 @@ class Serving:
             self._fail(work, self._told(served, error))
             return
         finally:
+            handled.reset(caused)
             current.reset(token)
         if log is not None and log.pending and not served.mark.at_once:
             self._begin(work, served, _value(reply))
@@ -189,7 +193,7 @@ class Serving:
     # Handlers.
 
     def _begin(self, work: Work, served: Served, outcome: "Coroutine[Any, Any, bytes]") -> None:
-        doing = Doing(work, served.mark.recalls)
+        doing = Doing(work, self._nid, served.mark.recalls)
         task = self._spawn(self._answer(doing, served, outcome), f"answer {served.method.name}")
         self._doing[work.number] = doing, task
 
@@ -203,6 +207,7 @@ class Serving:
             self._fail(work, OutcomeUnknown(f"{served.method.name}: given up"))
             return
         current.set(doing)
+        handled.set(doing)
         try:
             try:
                 reply = await self._in_time(work, served, outcome)
