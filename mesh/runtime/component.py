@@ -29,8 +29,9 @@ __all__ = ["Component", "ComponentAPI", "EventMeta", "because", "cause_now", "ev
 
 T = TypeVar("T")
 QUEUE_MAX: Final = 4096
-_handled: Final = handled.get
 Wished: TypeAlias = tuple[str, object] | tuple[str, object, Cause | None]
+_NO_VOICE: Final[tuple[type, Any]] = (Protocol, None)  # type(value) is never that
+_handled: Final = handled.get  # 200 ns less than the method
 RawSink = Callable[[bytes, int, EventMeta], None]
 
 
@@ -277,14 +278,13 @@ class Component(ComponentAPI):
         copy (Ahead, its stream has halted). It is in the error log already."""
 
     def emit(self, topic: str, value: object, *, ts_recv: int = 0) -> None:
-        """Publish an EPHEMERAL or LASTVALUE event; never blocks.
+        """Publish an EPHEMERAL or LASTVALUE event; never blocks. ts_recv: 0 for its cause's.
 
-        A last value is sent only when all that was committed before it is on disk. In a
-        handler the event tells of its cause, and its ts_recv is that of the cause if not given.
+        A last value is sent only when all that was committed before it is on disk.
         """
-        ready = self._voices.get(topic)  # as bus.emit does: the call saved is 5 us of a cold p50
-        if ready is not None and ready[0] is type(value) and _handled() is None:
-            ready[1](value, ts_recv)
+        kind, say = self._voices.get(topic, _NO_VOICE)  # as bus.emit: a call is 5 us of a cold p50
+        if kind is type(value) and _handled() is None:
+            say(value, ts_recv)
         else:
             self._emit(topic, value, ts_recv)
 
@@ -302,12 +302,12 @@ class Component(ComponentAPI):
         """Store DURABLE events in one transaction, then publish; return the last offset.
 
         On return they are on disk. records: topic, value and, if another handler decided them,
-        cause_now() of there. applied: the durable event that caused them; its offset is
-        stored in the same transaction. reply: in the handler of a keyed request, what it will
-        return, stored in the same transaction: a crash leaves the effect with its reply, or
-        neither. Raises Unavailable (executed: no) when the disk is full; patient ones, which are
-        decided and cannot be undone, wait for space instead. Cancelling the wait does not take
-        them back. Another failure of the disk ends the node.
+        cause_now() of there. applied: the durable event that caused them; its offset is stored
+        in the same transaction. reply: in the handler of a keyed request, what it will return,
+        stored likewise: a crash leaves the effect with its reply, or neither. Raises
+        Unavailable (executed: no) when the disk is full; patient ones, which are decided and
+        cannot be undone, wait for space instead. Cancelling the wait does not take them back.
+        Another failure of the disk ends the node.
         """
         return await self.bus.commit(records, applied, patient=patient, reply=reply)
 

@@ -130,15 +130,9 @@ class Lanes:
 
         Return how many: a bundle may make it more than *most*, less means that none is left.
         """
-        token = handled.set(self)  # once for all, as the handlers of lanes are told of no event
-        try:
-            return self._take(recv, ended, most)
-        finally:
-            handled.reset(token)
-            self._last = b""
-
-    def _take(self, recv: Recv, ended: Ended, most: int) -> int:
-        lanes, tracker, judge, width = self._lanes, self._tracker, self._judge, self._width
+        if handled.get() is not self:  # left so: when no handler runs, nothing follows from it
+            handled.set(self)
+        lanes, tracker, judge, width = self._lanes, self._tracker, self._whole_way, self._width
         expected, quick, taken, last = tracker.expected, 0, 0, b""
         body = width + PLAIN_TAIL_BYTES
         try:
@@ -155,15 +149,13 @@ class Lanes:
                     lane = lanes.get(frame[:width], _NO_LANE)
                 topic, epoch, bundled, decode, give = lane
                 try:
-                    is_next = epoch == tracker.epoch and tracker.synced
                     (seq,) = tail_seq(frame, width)
-                    is_next &= seq == expected[topic]
+                    is_next = seq == expected[topic] and epoch == tracker.epoch and tracker.synced
                     events = bundle_count(frame, body) if bundled else 1
                     value = decode(frame[body:])
                 except Exception:  # noqa: BLE001  # whatever bytes do to a decoder is judged elsewhere
                     is_next = False
                 if not is_next:
-                    self._last = b""
                     taken += judge(frame)
                     continue
                 taken += events
@@ -173,11 +165,15 @@ class Lanes:
                 give(value)
             return taken
         finally:
-            self._width = width
+            self._width, self._last = width, b""
             if quick:
                 tracker.frames += quick
                 self._taken += quick
                 self._sent_ns = sent_ns_of(last)
+
+    def _whole_way(self, frame: bytes) -> int:
+        self._last = b""  # what is done now is not because of an earlier event
+        return self._judge(frame)
 
     def _unbundled(self, lane: Lane) -> Callable[[bytes], Iterator[Any]]:
         def decode(payload: bytes) -> Iterator[Any]:
