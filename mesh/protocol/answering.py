@@ -296,6 +296,7 @@ class Answering:
             rpc.prio if method.urgent else max(rpc.prio, rpcs.URGENT),
             rpc.attempt,
         )
+        work.corr, work.cause = rpc.corr, rpc.cause
         if method.kind is not SAFE and rpc.idem != NO_IDEM:
             work.key = Key(session.caller.node, rpc.idem)
             return self._judged(session, rpc, work, now)

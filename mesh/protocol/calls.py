@@ -97,7 +97,9 @@ class Call(msgspec.Struct):
         """Return the request as it travels. budget_ms: time left."""
         ask, corr = self.ask, self.corr
         prio, idem, attempt = ask.prio, ask.idem, ask.attempt
-        return Rpc(REQ, self.method, corr, epoch, ask.body, budget_ms, attempt, prio, idem)
+        return Rpc(
+            REQ, self.method, corr, epoch, ask.body, budget_ms, attempt, prio, idem, ask.cause
+        )
 
 
 @dataclass(slots=True)

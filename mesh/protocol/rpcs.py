@@ -11,6 +11,7 @@ from typing import Final
 
 from mesh.errors import Executed, MeshError
 from mesh.protocol import envelope
+from mesh.protocol.cause import Cause
 from mesh.protocol.control import Failure, Message
 from mesh.protocol.control import Welcome as Welcome  # told here, spelled with the system messages
 from mesh.protocol.envelope import NO_IDEM, Kind
@@ -95,7 +96,8 @@ class End(Message, frozen=True):
 class Ask(Message, frozen=True):
     """One attempt of a call, as the caller wants it; another attempt is another Ask.
 
-    budget_s: None for the default; kind: None for what the peer says of the method.
+    budget_s: None for the default; kind: None for what the peer says of the method; cause:
+    what makes the caller ask.
     """
 
     method: str
@@ -105,6 +107,7 @@ class Ask(Message, frozen=True):
     prio: int = PRIO
     idem: bytes = NO_IDEM
     attempt: int = 1
+    cause: Cause | None = None
 
 
 class Method(Message, frozen=True):
@@ -126,11 +129,12 @@ class Method(Message, frozen=True):
 
 
 class Caller(Message, frozen=True):
-    """Who asks, pinned when the session was opened; user: as authenticated."""
+    """Who asks, pinned when the session was opened; user: as authenticated; nid: of the node."""
 
     user: str
     node: str
     epoch: int
+    nid: int = 0
 
 
 def failure(

@@ -9,7 +9,7 @@ from typing import Final, Generic, TypeVar
 
 from mesh.errors import Denied, Overloaded, StaleEpoch, VersionMismatch
 from mesh.protocol.control import Failure, Hello
-from mesh.protocol.envelope import WIRE
+from mesh.protocol.envelope import WIRE, node_id
 from mesh.protocol.rpcs import Caller, Method, failure
 
 Work = TypeVar("Work")
@@ -85,7 +85,7 @@ class Sessions(Generic[Work]):
         self._epochs[hello.node] = epoch
         while len(self._epochs) > self.sessions_max:
             self._epochs.pop(next(iter(self._epochs)))
-        caller = Caller(user, hello.node, epoch)
+        caller = Caller(user, hello.node, epoch, node_id(self.cluster, hello.node))
         session = self._sessions[peer] = Session(peer, caller, self.pin(user), now)
         return session
 

@@ -27,6 +27,7 @@ from mesh.protocol.retries import RetryBudgets
 from mesh.protocol.rpcs import PRIO, Ask, clamped_s, kind_of
 from mesh.runtime.circuit import Breakers, CircuitBreaker, Permit
 from mesh.runtime.deadline import left_s
+from mesh.transport.handled import cause_now
 from mesh.transport.requester import Requester
 from mesh.transport.rpc import error_of, failure_of
 
@@ -232,6 +233,7 @@ class Calling:
             PRIO // 10 if wanted.urgent else PRIO,
             wanted.idem,
             max(1, course.attempt),
+            cause_now(),
         )
 
     async def _again(self, course: _Course, record: Record, why: Failure) -> bool:

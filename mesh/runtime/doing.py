@@ -14,6 +14,7 @@ import msgspec
 from mesh.errors import Unavailable
 from mesh.protocol import envelope
 from mesh.protocol.answering import Answering
+from mesh.protocol.cause import Cause, root_trace
 from mesh.protocol.commits import Applied
 from mesh.protocol.envelope import Event
 from mesh.protocol.rpcs import Caller
@@ -26,10 +27,15 @@ NO_REPLY: Final = object()
 class Doing(msgspec.Struct):
     """A request in the hands of its handler. reply: encoded, in the transaction of the effect.
 
-    work: None for a plain one, of which nothing is remembered.
+    corr: of its caller. nid: of this node. before: what the request itself follows from. work:
+    None for a plain one, of which nothing is remembered.
     """
 
     caller: Caller
+    method: str
+    corr: int
+    nid: int
+    before: Cause | None
     work: Work | None = None
     recalls: bool = False  # the handler's own records stand for the key
     reply: bytes | None = None
@@ -40,6 +46,13 @@ class Doing(msgspec.Struct):
     def stores(self) -> bool:
         """Say whether a commit takes the key along."""
         return self.work is not None and self.work.key is not None and not self.recalls
+
+    def follows(self) -> Cause:
+        """Return the cause of what is done because of this request."""
+        asked = self.caller.nid, self.caller.epoch, self.corr, self.method
+        if self.before is None:  # nobody knows when it entered the mesh
+            return Cause(root_trace(*asked, self.nid), *asked)
+        return Cause(self.before.trace, *asked, self.before.ts_recv)
 
 
 current: Final[ContextVar[Doing | None]] = ContextVar("doing", default=None)

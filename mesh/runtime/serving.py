@@ -31,6 +31,7 @@ from mesh.runtime.doing import Doing, current
 from mesh.runtime.handlers import REQUEST_TIMEOUT_S, Bound, RequestMark, bind
 from mesh.runtime.logs import Logs
 from mesh.runtime.streams import DISK_RETRY_S, DurableLog
+from mesh.transport.handled import handled
 from mesh.transport.responder import Job, Responder
 from mesh.transport.rpc import failure_of
 
@@ -65,12 +66,13 @@ class Serving:
         component: Component,
         every_node: Mapping[str, Callable[..., Any]],
         *,
+        nid: int,
         log: Logs,
         access: Access,
         spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
         durable_log: Callable[[], DurableLog | None],
     ) -> None:
-        self._component, self._durable_log = component, durable_log
+        self._component, self._durable_log, self._nid = component, durable_log, nid
         self._log, self._access, self._spawn = log, access, spawn
         self._served: dict[int, Served] = {}
         self._doing: dict[int, tuple[Doing, asyncio.Task[None]]] = {}
@@ -104,7 +106,8 @@ class Serving:
         served, log = self._served[rpc.method], self._durable_log()
         if log is not None and not served.mark.at_once and (log.pending or log.full):
             return None
-        token = current.set(Doing(caller))
+        doing = Doing(caller, served.method.name, rpc.corr, self._nid, rpc.cause)
+        token, caused = current.set(doing), handled.set(doing)
         try:
             reply = envelope.encode_value(self._call(served.bound, rpc.body, caller.node))
         except StorageError:
@@ -112,6 +115,7 @@ class Serving:
         except Exception as error:  # noqa: BLE001  # a handler's bug answers its caller; the node goes on
             return ERR, rpcs.encoded(failure_of(self._told(served, error)))
         finally:
+            handled.reset(caused)
             current.reset(token)
         return rpcs.fitting(REP, reply)
 
@@ -187,10 +191,9 @@ class Serving:
     # Handlers.
 
     def _begin(self, work: Work, served: Served, outcome: "Coroutine[Any, Any, bytes]") -> None:
-        doing = Doing(work.caller, work, served.mark.recalls)
-        task = self._spawn(
-            self._answer(doing, work, served, outcome), f"answer {served.method.name}"
-        )
+        method, recalls = served.method.name, served.mark.recalls
+        doing = Doing(work.caller, method, work.corr, self._nid, work.cause, work, recalls)
+        task = self._spawn(self._answer(doing, work, served, outcome), f"answer {method}")
         self._doing[work.number] = doing, task
 
     async def _answer(
@@ -203,6 +206,7 @@ class Serving:
             self._fail(work, OutcomeUnknown(f"{served.method.name}: given up"))
             return
         current.set(doing)
+        handled.set(doing)
         try:
             try:
                 reply = await self._in_time(work, served, outcome)
