@@ -108,7 +108,7 @@ class Bus(Tasks):
         self._raw_sinks: dict[tuple[str, RawSink], Callable[[Event, Record], None]] = {}
         self._serving = Serving(
             component,
-            EveryNode(self, component, run.access).methods,
+            EveryNode(self, component, run.access, lambda: self._log).methods,
             nid=self._nid,
             log=self.log,
             access=run.access,

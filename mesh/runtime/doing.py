@@ -6,20 +6,20 @@ without one.
 Never here: deciding, the wire, SQL.
 """
 
+import asyncio
 from contextvars import ContextVar
 from typing import Final
 
 import msgspec
 
-from mesh.errors import Unavailable
 from mesh.protocol import envelope
 from mesh.protocol.answering import Answering
 from mesh.protocol.cause import Cause, root_trace
-from mesh.protocol.commits import Applied
+from mesh.protocol.commits import Applied, Wish
 from mesh.protocol.envelope import Event
 from mesh.protocol.rpcs import Caller
 from mesh.protocol.work import Work
-from mesh.runtime.streams import DurableLog
+from mesh.runtime.streams import DurableLog, Ticket
 
 NO_REPLY: Final = object()
 
@@ -40,6 +40,7 @@ class Doing(msgspec.Struct):
     recalls: bool = False  # the handler's own records stand for the key
     reply: bytes | None = None
     began: bool = False
+    ended: bool = False  # the handler; its answer may wait for the disk
     dropped: bool = False  # aborted
 
     @property
@@ -74,13 +75,19 @@ async def store_with_row(
     work = doing.work
     assert work is not None, "a plain request has no key"
     before = work.committed, doing.reply
-    if doing.reply is None and reply is not NO_REPLY:
-        doing.reply = envelope.encode_value(reply)
-    row = answering.row(work.number, doing.reply)
+    told = before[1]
+    if told is None and reply is not NO_REPLY:
+        told = envelope.encode_value(reply)
+    row = answering.row(work.number, told)
+    ticket: Ticket = asyncio.get_running_loop().create_future()
+    rows = () if row is None else (row,)
+    log.put(Wish(ticket, events, applied, rows=rows, patient=patient))
+    doing.reply = told
     answering.committed(work.number)  # what the disk was handed cannot be taken back
-    try:
-        rows = () if row is None else (row,)
-        return await log.store(events, applied=applied, rows=rows, patient=patient)
-    except Unavailable:  # nothing of it is stored
-        work.committed, doing.reply = before
-        raise
+
+    def end(ticket: Ticket) -> None:
+        if not ticket.cancelled() and ticket.exception() is not None:  # nothing of it is stored
+            work.committed, doing.reply = before
+
+    ticket.add_done_callback(end)
+    return await asyncio.shield(ticket)  # a handler that is cut learns of the refusal all the same

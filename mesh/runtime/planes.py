@@ -90,9 +90,9 @@ class Planes:
         """Bind the plane of requests: from now on they come. The last run's keys are known."""
         answering = Answering(admission, wall_ns)
         if self.log is not None:
-            now, now_ns = monotonic_s(), wall_ns()
-            for row, ts_ns in self.log.journal.rows():
-                answering.once.load(row, (now_ns - ts_ns) / 1e9, now)
+            now = monotonic_s()
+            for row in self.log.journal.rows():
+                answering.once.load(row, now)
         self._responder = Responder(
             self._loop, self._bound("r"), answering, serving.serve, serving.answer
         )

@@ -11,7 +11,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import zmq
 
@@ -32,6 +32,7 @@ from mesh.transport.rpc import error_of
 from mesh.transport.sockets import Line
 
 _NOBLOCK = int(zmq.NOBLOCK)
+_LEFT_MAX: Final = 512  # frames of a dead connection: twice what its socket keeps
 _HANDSHAKE = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 
 
@@ -192,9 +193,9 @@ class Requester:
 
     def _on_lost(self) -> None:
         """Take the answers that came before the end, then let the rest fail."""
-        link = self._link
-        while link is not None and link.drain(BUDGET):
-            link = self._link
+        for _ in range(_LEFT_MAX // BUDGET + 1):
+            if self._link is None or not self._link.drain(BUDGET):
+                break
         self._act(self.asking.lost())
 
     def _on_time(self) -> None:
