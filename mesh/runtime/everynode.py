@@ -74,7 +74,7 @@ class EveryNode:
         doing = current.get()
         if doing is None:
             return prefixes
-        user = doing.work.caller.user
+        user = doing.caller.user
         grants = self._access.of(user)
         granted = tuple(prefix for prefix in prefixes if grants.may_hear(prefix))
         if prefixes and not granted:

@@ -22,10 +22,11 @@ from mesh.errors import (
     StorageError,
     Unavailable,
 )
-from mesh.protocol import envelope
+from mesh.protocol import envelope, rpcs
 from mesh.protocol.access import Access
+from mesh.protocol.envelope import ERR, REP, Kind, Rpc
 from mesh.protocol.once import Key, Row
-from mesh.protocol.rpcs import KEYED, ONCE, SAFE, Method
+from mesh.protocol.rpcs import KEYED, ONCE, SAFE, Caller, Method
 from mesh.protocol.work import Abort, Execute, Forget, Resolve, Resume, Store, Work
 from mesh.runtime.component import Component
 from mesh.runtime.deadline import within
@@ -33,6 +34,7 @@ from mesh.runtime.doing import Doing, current
 from mesh.runtime.handlers import REQUEST_TIMEOUT_S, Bound, RequestMark, bind
 from mesh.runtime.logs import Logs
 from mesh.runtime.streams import DISK_RETRY_S, DurableLog
+from mesh.transport.handled import handled
 from mesh.transport.responder import Job, Responder
 from mesh.transport.rpc import failure_of
 
@@ -68,12 +70,13 @@ class Serving:
         component: Component,
         every_node: Mapping[str, Callable[..., Any]],
         *,
+        nid: int,
         log: Logs,
         access: Access,
         spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
         durable_log: Callable[[], DurableLog | None],
     ) -> None:
-        self._component, self._durable_log = component, durable_log
+        self._component, self._durable_log, self._nid = component, durable_log, nid
         self._log, self._access, self._spawn = log, access, spawn
         self._served: dict[int, Served] = {}
         self._doing: dict[int, tuple[Doing, asyncio.Task[None]]] = {}
@@ -101,6 +104,24 @@ class Serving:
     def stores(self) -> bool:
         """Say whether a method needs a journal for its replies."""
         return any(served.stores for served in self._served.values())
+
+    def answer(self, rpc: Rpc, caller: Caller) -> tuple[Kind, bytes] | None:
+        """Return the answer to a plain request, None while answers have to wait for the disk."""
+        served, log = self._served[rpc.method], self._durable_log()
+        if log is not None and not served.mark.at_once and (log.pending or log.full):
+            return None
+        doing = Doing(caller, served.method.name, rpc.corr, self._nid, rpc.cause)
+        token, caused = current.set(doing), handled.set(doing)
+        try:
+            reply = envelope.encode_value(self._call(served.bound, rpc.body, caller.node))
+        except StorageError:
+            raise  # the disk failed: the node ends and recovers from what is on it
+        except Exception as error:  # noqa: BLE001  # a handler's bug answers its caller; the node goes on
+            return ERR, rpcs.encoded(failure_of(self._told(served, error)))
+        finally:
+            handled.reset(caused)
+            current.reset(token)
+        return rpcs.fitting(REP, reply)
 
     def serve(self, job: Job) -> None:  # a row per kind of job
         """Carry out what the machine wants of handlers and the disk."""
@@ -130,7 +151,7 @@ class Serving:
             raise NotFound(f"this node does not serve {request_type}")
         self._expect_room(found)
         doing = current.get()
-        user = doing.work.caller.user if doing is not None else None
+        user = doing.caller.user if doing is not None else None
         if user is not None and not self._access.may_call(user, request_type):
             raise Denied(f"{user} may not call {request_type}")
         if user is not None and (found.method.kind is KEYED or found.bound.streams):
@@ -141,45 +162,25 @@ class Serving:
     # Jobs.
 
     def _execute(self, work: Work, row: Row | None) -> None:
-        served, log = self._served[work.method_id], self._durable_log()
+        served = self._served[work.method_id]
         try:
             self._expect_room(served)
         except Unavailable as full:
             self._fail(work, full)
-            return
-        if row is None and not served.bound.is_async and not served.bound.streams:
-            self._answer_now(work, served, log)
         else:
-            self._begin(Doing(work, served.mark.recalls), served, self._handled(work, served, row))
+            self._begin(work, served, self._handled(work, served, row))
 
     def _expect_room(self, served: Served) -> None:
         log = self._durable_log()
         if served.mark.writes and log is not None and log.full:
             raise Unavailable("the disk is full", retry_after_s=DISK_RETRY_S)
 
-    def _answer_now(self, work: Work, served: Served, log: DurableLog | None) -> None:
-        """Run a plain handler here: a task would cost more than most of them."""
-        token = current.set(Doing(work, served.mark.recalls))
-        try:
-            reply = envelope.encode_value(self._call(served.bound, work.body, work.caller.node))
-        except StorageError:
-            raise  # the disk failed: the node ends and recovers from what is on it
-        except Exception as error:  # noqa: BLE001  # a handler's bug answers its caller; the node goes on
-            self._fail(work, self._told(served, error))
-            return
-        finally:
-            current.reset(token)
-        if log is not None and log.pending and not served.mark.at_once:
-            self._begin(Doing(work, served.mark.recalls, ended=True), served, _value(reply))
-        else:
-            self._reply(work, served, reply)
-
     def _resolve(self, work: Work) -> None:
         served = self._served[work.method_id]
         if served.mark.recalls:
             self.responder.absent(work.number)
         else:
-            self._begin(Doing(work), served, self._resolved(work, served))
+            self._begin(work, served, self._resolved(work, served))
 
     def _abort(self, work: Work) -> None:
         found = self._doing.get(work.number)
@@ -203,14 +204,16 @@ class Serving:
 
     # Handlers.
 
-    def _begin(self, doing: Doing, served: Served, outcome: "Coroutine[Any, Any, bytes]") -> None:
-        task = self._spawn(self._answer(doing, served, outcome), f"answer {served.method.name}")
-        self._doing[doing.work.number] = doing, task
+    def _begin(self, work: Work, served: Served, outcome: "Coroutine[Any, Any, bytes]") -> None:
+        method, recalls = served.method.name, served.mark.recalls
+        doing = Doing(work.caller, method, work.corr, self._nid, work.cause, work, recalls)
+        task = self._spawn(self._answer(doing, work, served, outcome), f"answer {method}")
+        self._doing[work.number] = doing, task
 
     async def _answer(
-        self, doing: Doing, served: Served, outcome: "Coroutine[Any, Any, bytes]"
+        self, doing: Doing, work: Work, served: Served, outcome: "Coroutine[Any, Any, bytes]"
     ) -> None:
-        work, task, doing.began = doing.work, asyncio.current_task(), True
+        task, doing.began = asyncio.current_task(), True
         assert task is not None
         if doing.dropped:
             outcome.close()
@@ -218,6 +221,7 @@ class Serving:
             self._fail(work, Expired(f"{served.method.name}: given up before it began"))
             return
         current.set(doing)
+        handled.set(doing)
         try:
             try:
                 reply = await self._in_time(work, served, outcome)
@@ -230,9 +234,9 @@ class Serving:
         except asyncio.CancelledError as error:
             if task.cancelling() > doing.dropped:
                 raise  # the node ends
-            await self._ended(doing, served, error)
+            await self._ended(doing, work, served, error)
         except Exception as error:  # noqa: BLE001  # a handler's bug answers its caller; the node goes on
-            await self._ended(doing, served, error)
+            await self._ended(doing, work, served, error)
         else:
             kept = doing.reply
             self._reply(work, served, reply if kept is None else kept, stored=kept is not None)
@@ -290,9 +294,9 @@ class Serving:
 
     # Outcomes.
 
-    async def _ended(self, doing: Doing, served: Served, error: BaseException) -> None:
+    async def _ended(self, doing: Doing, work: Work, served: Served, error: BaseException) -> None:
         """Answer for a handler that was cut or failed: what it had handed to the disk stays."""
-        work, name = doing.work, served.method.name
+        name = served.method.name
         if doing.reply is not None:
             await self._settled(served)  # if the disk refuses it, the reply is gone
         cut = doing.dropped and isinstance(error, asyncio.CancelledError)
@@ -332,8 +336,9 @@ class Serving:
             raise LocalProtocolError(
                 f"{mark.method} collides with {self._served[number].method.name}"
             )
+        plain = not bound.is_async and not bound.streams and mark.kind is not KEYED
         method = Method(
-            mark.method, mark.kind, mark.urgent, mark.marks, bound.streams, mark.timeout_s
+            mark.method, mark.kind, mark.urgent, mark.marks, bound.streams, mark.timeout_s, plain
         )
         self._served[number] = Served(method, bound, mark)
 
@@ -343,7 +348,3 @@ def _decoded(body: bytes, bound: Bound) -> Any:
         return envelope.decode_value(body, bound.kind)
     except MeshError as error:
         raise Invalid(str(error)) from None
-
-
-async def _value(reply: bytes) -> bytes:
-    return reply

@@ -17,7 +17,7 @@ from mesh.protocol.commits import Applied, DeadLetter, Group, GroupCommit, Wish
 from mesh.protocol.control import Ack, Fetch, FetchPage
 from mesh.protocol.envelope import Event
 from mesh.protocol.once import Key, Row
-from mesh.protocol.outbound import TOPICS_MAX
+from mesh.protocol.outbound import TOPICS_MAX, Outbound
 from mesh.storage.journal import Journal
 from mesh.transport.pubsub import Publisher
 
@@ -56,6 +56,11 @@ class DurableLog:
         self._retry: asyncio.TimerHandle | None = None
         journal.start(self._from_writer)
         self._look_again = loop.call_later(LOOK_S, self._look)
+
+    @property
+    def outbound(self) -> Outbound:
+        """Return what numbers the events."""
+        return self._commits.outbound
 
     @property
     def pending(self) -> bool:

@@ -286,7 +286,7 @@ async def test_two_methods_of_one_number_are_refused_at_the_start() -> None:
 
     none: Any = None  # it fails before it looks at them
     with pytest.raises(LocalProtocolError, match="collides with"):
-        Serving(Twins(), {}, log=none, access=none, spawn=none, durable_log=none)
+        Serving(Twins(), {}, nid=1, log=none, access=none, spawn=none, durable_log=none)
 
 
 # Cut before, while and after.

@@ -12,8 +12,7 @@ from mesh.protocol.access import Access, Grants
 from mesh.protocol.control import Ack, Fetch, Snapshot, SnapshotPage
 from mesh.protocol.envelope import Event
 from mesh.protocol.outbound import Outbound
-from mesh.protocol.rpcs import Caller, Method
-from mesh.protocol.work import Work
+from mesh.protocol.rpcs import Caller
 from mesh.runtime.component import Component
 from mesh.runtime.doing import Doing, current
 from mesh.runtime.everynode import EveryNode
@@ -37,7 +36,7 @@ def every() -> EveryNode:
 @contextmanager
 def asked_by(user: str) -> Iterator[None]:
     caller = Caller(user, user, 1)
-    token = current.set(Doing(Work(1, caller, Method("mesh.snapshot"), 1, b"", 0.0, 500)))
+    token = current.set(Doing(caller, "mesh.snapshot", 1, 7, None))
     try:
         yield
     finally:
