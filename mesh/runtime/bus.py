@@ -5,7 +5,7 @@ Never here: signals, heartbeats, the order of start and stop (runner).
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -36,7 +36,6 @@ from mesh.protocol.mode import SAFE, parse_mode
 from mesh.protocol.outbound import Outbound
 from mesh.protocol.sessions import Sessions
 from mesh.protocol.work import Work
-from mesh.runtime.calling import Wanted
 from mesh.runtime.component import Component, RawSink, Wished
 from mesh.runtime.directory import Directory, host_id
 from mesh.runtime.dispatch import Paces
@@ -119,6 +118,7 @@ class Bus(Tasks):
         self.peers = Peers(
             self._loop, sockets, directory, hello, run.epoch, run.access, self.spawn
         )
+        self.call_raw, self.stream_raw = self.peers.calling.call, self.peers.calling.stream
         self.peers.schemas, self.peers.keys = self._fingerprints, run.keys
         self._open(sockets)
 
@@ -210,14 +210,6 @@ class Bus(Tasks):
     def idle(self) -> bool:
         """Say whether no request is under way."""
         return self._responder.answering.idle
-
-    async def call_raw(self, wanted: Wanted) -> bytes:
-        """Call another node; see Calling.call."""
-        return await self.peers.calling.call(wanted)
-
-    def stream_raw(self, wanted: Wanted) -> AsyncIterator[bytes]:
-        """Call another node that answers in parts."""
-        return self.peers.calling.stream(wanted)
 
     async def process(self, request_type: str, data: Any, source: str) -> Any:
         """Answer with the typed handler of that name."""

@@ -338,9 +338,9 @@ class Component(ComponentAPI):
         urgent: a cancel or the like, which takes what is kept for them. Cancelling the wait
         cancels the request, if it has not come too far.
         """
-        payload = envelope.encode_value(arg)
-        body = await self.call_raw(method, payload, timeout_s, target, key=key, urgent=urgent)
-        return typing.cast(T, envelope.decode_value(body, kind))
+        wanted = Wanted(method, envelope.encode_value(arg), timeout_s, target, key, urgent)
+        reply: T = envelope.decode_value(await self.bus.call_raw(wanted), kind)
+        return reply
 
     async def stream(
         self,
