@@ -315,6 +315,12 @@ def encode_rpc(rpc: Rpc, max_bytes: int = RPC_MAX_BYTES) -> bytes:
     )
 
 
+def encode_answer(rpc: Rpc, kind: Kind, body: bytes) -> bytes:
+    """Return the frame that answers *rpc*, as encode_rpc does of a body that fits."""
+    head = RPC_MAGIC, WIRE, kind, 0, rpc.method, rpc.corr, rpc.client_epoch, 0, 1, 500, NO_IDEM
+    return _RPC.pack(*head) + body
+
+
 def decode_rpc(frame: bytes) -> Rpc:
     """Return the request frame. Raises RemoteProtocolError on any fault in it."""
     if len(frame) < RPC_HEADER_BYTES:

@@ -27,6 +27,7 @@ BUDGET_S_MAX: Final = 60.0
 URGENT: Final = 100  # a priority below it is for cancels, mode and leases
 PRIO: Final = 500
 CANCELLED: Final = "CANCELLED"
+BODY_MAX_BYTES: Final = envelope.RPC_MAX_BYTES - envelope.RPC_HEADER_BYTES
 
 
 class MethodClass(IntEnum):
@@ -114,7 +115,8 @@ class Method(Message, frozen=True):
 
     urgent: its requests may have a priority below URGENT and use the reserve. marks: it acts
     outside the transaction of its reply, so its key is stored before it begins. streams: its
-    reply comes in parts. limit_s: how long a keyed or once handler may run.
+    reply comes in parts. limit_s: how long a keyed or once handler may run. plain: it is
+    answered within the turn in which it is asked.
     """
 
     name: str
@@ -123,6 +125,7 @@ class Method(Message, frozen=True):
     marks: bool = False
     streams: bool = False
     limit_s: float = BUDGET_S_MAX
+    plain: bool = False
 
 
 class Caller(Message, frozen=True):
@@ -144,6 +147,13 @@ def failure(
 def cancelled(executed: Executed) -> Failure:
     """Return what tells that a call was given up by its caller."""
     return Failure(CANCELLED, executed, "cancelled by the caller")
+
+
+def fitting(kind: Kind, body: bytes) -> tuple[Kind, bytes]:
+    """Return the answer as it travels: one that no frame can hold is an error."""
+    if len(body) <= BODY_MAX_BYTES:
+        return kind, body
+    return Kind.ERR, encoded(failure(MeshError, f"a reply of {len(body)} bytes", "yes"))
 
 
 def kind_of(ask: Ask, welcome: Welcome | None) -> MethodClass:

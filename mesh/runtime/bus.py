@@ -108,7 +108,7 @@ class Bus(Tasks):
         self._raw_sinks: dict[tuple[str, RawSink], Callable[[Event, Record], None]] = {}
         self._serving = Serving(
             component,
-            EveryNode(self, component, run.access).methods,
+            EveryNode(self, component, run.access, lambda: self._log).methods,
             nid=self._nid,
             log=self.log,
             access=run.access,
@@ -361,7 +361,7 @@ class Bus(Tasks):
             self._run.cluster, self._run.is_node, lambda user: self._run.access.of(user).may_call
         )
         admission = Admission(self.node, self.epoch, self._serving.methods, sessions)
-        self._responder = self._planes.respond(admission, self._serving.serve)
+        self._responder = self._planes.respond(admission, self._serving)
         self._serving.responder = self._responder
 
     def _on_lost(self, consumer: str) -> None:
