@@ -48,7 +48,7 @@ from mesh.runtime.inbound import Inbound
 from mesh.runtime.keys import Keyring
 from mesh.runtime.logs import Logs
 from mesh.runtime.peers import Peers
-from mesh.runtime.planes import JOURNALS, Addresses, Planes
+from mesh.runtime.planes import Addresses, Planes, open_journal
 from mesh.runtime.serving import Serving
 from mesh.runtime.settings import Paths
 from mesh.runtime.streams import OFFSET_MAX, DurableLog
@@ -76,6 +76,7 @@ class Run:
     keys: Keyring | None = None
     snail_s: float = SNAIL_S
     is_node: Callable[[str, str], bool] = is_node  # whether a user may greet as that node
+    open_journal: Callable[[Paths, str, Retention], Journal] = open_journal
 
 
 class Bus(Tasks):
@@ -333,9 +334,7 @@ class Bus(Tasks):
         if says_durable:
             self._planes.publish_durable()
         if says_durable or self._inbound.durable or self._serving.stores:
-            place = self.paths.state / JOURNALS
-            place.mkdir(parents=True, exist_ok=True)
-            journal = Journal(place / f"{self.node}.sqlite3", keep=self._run.retention)
+            journal = self._run.open_journal(self.paths, self.node, self._run.retention)
             journal.floor = 0 if self._component.rebuilds else OFFSET_MAX
             self._log = self._planes.open_log(journal, self.node, self._die, self._on_lost)
         self._voices = Voices(
