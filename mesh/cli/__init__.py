@@ -36,6 +36,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "fills": "List fills, newest first.",
         "positions": "List positions.",
         "balances": "List balances.",
+        "trace": "Show what led to an order and what became of it, with times.",
     },
     "data": {"normalize": "Turn captures into normalised JSON lines, or sum them up."},
     "benches": {"bench": "Measure what NAME says (events, footprint) and judge it by its limits."},

@@ -108,11 +108,14 @@ class Admission:
         """Return the new session of a connection, or why there is none."""
         if self.state is not OPEN:
             return failure(Draining, "the node is draining", retry_ms=1_000)
-        return self.sessions.greet(peer, user, hello, epoch, now)
+        found = self.sessions.greet(peer, user, hello, epoch, now)
+        if isinstance(found, Session):
+            found.methods = {n: m for n, m in self.methods.items() if found.may(m.name)}
+        return found
 
     def welcome(self, session: Session[Work]) -> Welcome:
         """Return what a session is told at its begin; methods: those its caller may call."""
-        methods = {m.name: int(m.kind) for m in self.methods.values() if session.may(m.name)}
+        methods = {method.name: int(method.kind) for method in session.methods.values()}
         window, window_bytes = self.limits.window, self.limits.window_bytes
         return Welcome(self.node, self.epoch, WIRE, window, window_bytes, methods)
 
@@ -123,6 +126,34 @@ class Admission:
             return refused
         urgent = self.methods[rpc.method].urgent and rpc.prio < URGENT
         return None if load.holds(len(rpc.body), urgent=urgent) else self.full("bytes")
+
+    def at_once(self, peer: bytes, rpc: Rpc, load: Workload, now: float) -> Session[Work] | None:
+        """Return whose request may be answered in this turn; see Answering.at_once."""
+        session = self.sessions.get(peer)
+        if session is None or not rpc.corr or rpc.corr in session.open:
+            return None
+        method = session.methods.get(rpc.method)
+        if method is None or not method.plain:
+            return None
+        if method.kind is not SAFE and rpc.idem != NO_IDEM:
+            return None  # the key may have been seen
+        if not self._takes(session, rpc, load):
+            return None
+        self.sessions.heard(session, now)
+        return session
+
+    def _takes(self, session: Session[Work], rpc: Rpc, load: Workload) -> bool:
+        """Say whether a plain request meets nothing that refusal() or a queue is for."""
+        limits, size = self.limits, len(rpc.body)
+        return (
+            self.state is OPEN
+            and rpc.client_epoch == session.caller.epoch
+            and rpc.budget_ms > 0
+            and len(session.open) < limits.window
+            and (not session.open or session.bytes + size <= limits.window_bytes)
+            and not self.sessions.is_stale(session)
+            and load.has_slot(size)
+        )
 
     def full(self, what: str) -> Failure:
         """Return the refusal for want of room, and count it."""
@@ -138,7 +169,7 @@ class Admission:
         method = self.methods.get(rpc.method)
         if method is None:
             return failure(NotFound, "this node does not serve this method")
-        if not session.may(method.name):
+        if rpc.method not in session.methods:
             return failure(Denied, f"{caller.user} may not call {method.name}")
         if method.kind is KEYED and rpc.idem == NO_IDEM:
             return failure(Invalid, f"{method.name} needs a key")

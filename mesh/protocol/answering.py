@@ -25,8 +25,6 @@ from mesh.protocol.envelope import (
     NO_IDEM,
     REP,
     REQ,
-    RPC_HEADER_BYTES,
-    RPC_MAX_BYTES,
     WELCOME,
     Kind,
     Rpc,
@@ -54,7 +52,6 @@ from mesh.protocol.workload import Workload
 
 SWEEP_S: Final = 1.0
 LATE: Final = "the deadline passed before the work began"
-REPLY_MAX_BYTES: Final = RPC_MAX_BYTES - RPC_HEADER_BYTES
 
 
 @dataclass(slots=True)
@@ -114,6 +111,14 @@ class Answering:
             return self.gone(peer, now)
         self.rejects += 1
         return []
+
+    def at_once(self, peer: bytes, rpc: Rpc, now: float) -> Session[Work] | None:
+        """Return whose plain request *rpc* is; None: it goes the long way, by frame().
+
+        Nothing can happen to a request that is answered in this very turn, so nothing is
+        remembered of it. The answer is owed.
+        """
+        return self.admission.at_once(peer, rpc, self._load, now)
 
     def gone(self, peer: bytes, now: float) -> list[Effect]:
         """Learn that a connection is no more: what only it waited for is dropped or aborted.
@@ -291,6 +296,7 @@ class Answering:
             rpc.prio if method.urgent else max(rpc.prio, rpcs.URGENT),
             rpc.attempt,
         )
+        work.corr, work.cause = rpc.corr, rpc.cause
         if method.kind is not SAFE and rpc.idem != NO_IDEM:
             work.key = Key(session.caller.node, rpc.idem)
             return self._judged(session, rpc, work, now)
@@ -366,10 +372,7 @@ class Answering:
         kind = REP
         if work.method.streams:
             kind, reply = rpcs.END, rpcs.encoded(rpcs.End(work.parts, reply))
-        if len(reply) > REPLY_MAX_BYTES:
-            what = failure(errors.MeshError, f"a reply of {len(reply)} bytes", "yes")
-            kind, reply = ERR, rpcs.encoded(what)
-        return self._ended(work, kind, reply, now)
+        return self._ended(work, *rpcs.fitting(kind, reply), now)
 
     def _unexecuted(self, work: Work, why: Failure, now: float) -> list[Effect]:
         """Answer for a work that never begins; what an earlier run did stays unknown."""

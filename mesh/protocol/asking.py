@@ -19,8 +19,6 @@ from mesh.protocol.envelope import (
     ERR,
     HELLO,
     REP,
-    RPC_HEADER_BYTES,
-    RPC_MAX_BYTES,
     WELCOME,
     Kind,
     Rpc,
@@ -104,17 +102,20 @@ class Asking:
 
         Raises LocalProtocolError for a body that no frame can hold.
         """
-        if len(ask.body) + RPC_HEADER_BYTES > RPC_MAX_BYTES:
+        if len(ask.body) > rpcs.BODY_MAX_BYTES:
             raise LocalProtocolError(f"{ask.method}: a request of {len(ask.body)} bytes")
-        self._corr += 1
-        deadline = now + rpcs.clamped_s(ask.budget_s)
-        method = envelope.method_id(ask.method)
-        call = Call(self._corr, method, ask, deadline, kind_of(ask, self.welcome))
+        corr = self._corr = self._corr + 1
+        budget_s = rpcs.clamped_s(ask.budget_s)
+        kind = kind_of(ask, self.welcome)
+        call = Call(corr, envelope.method_id(ask.method), ask, now + budget_s, kind)
+        budget_ms = int(budget_s * 1_000)
+        if self._link.state is READY and not self._full and budget_ms and self._calls.goes(call):
+            return corr, [Send(call.frame(self.epoch, budget_ms))]
         refusal = self._refusal(call, now)
         if refusal is not None:
-            return call.corr, [failed(call, refusal)]
+            return corr, [failed(call, refusal, ours=True)]
         victim = self._calls.add(call)
-        return call.corr, [*self._shed(victim), *self._pump(now)]
+        return corr, [*self._shed(victim), *self._pump(now)]
 
     def cancel(self, corr: int, now: float) -> list[Effect]:
         """Give up a call; best effort at the peer. Its Failed comes at once."""
@@ -170,10 +171,11 @@ class Asking:
 
     def frame(self, rpc: Rpc, now: float) -> list[Effect]:
         """Learn a frame from the peer. Raises RemoteProtocolError."""
-        if rpc.client_epoch != self.epoch or self.state in (CONNECTING, DEAD):
+        link = self._link
+        if rpc.client_epoch != self.epoch or link.state is CONNECTING or link.state is DEAD:
             self.late += 1  # of a connection that we know is no more
             return []
-        self._link.heard()
+        link.heard()
         return self._about_call(rpc, now) if rpc.corr else self._about_session(rpc, now)
 
     def tick(self, now: float) -> list[Effect]:
@@ -187,8 +189,10 @@ class Asking:
 
     def next_deadline(self) -> float | None:
         """Return when tick() has something to do at the latest, None if never."""
-        times = (self._calls.deadlines.next(), self._link.next_deadline())
-        return min((at for at in times if at is not None), default=None)
+        call, link = self._calls.deadlines.next(), self._link.next_deadline()
+        if call is None or link is None:
+            return link if call is None else call
+        return min(call, link)
 
     def check(self) -> None:
         """Assert every invariant."""
@@ -229,8 +233,8 @@ class Asking:
 
     def _landed(self, call: Call, outcome: Effect, now: float) -> list[Effect]:
         self._calls.land(call.corr)
-        settled = call.stage is ABANDONED
-        return [*([] if settled else [outcome]), *self._pump(now)]
+        effects = [] if call.stage is ABANDONED else [outcome]
+        return [*effects, *self._pump(now)] if self._calls.queue else effects
 
     def _part(self, call: Call, body: bytes) -> list[Effect]:
         if not call.take_part():
@@ -378,7 +382,7 @@ class Asking:
         if victim is None:
             return []
         full = f"{self.queue_max} requests to {self.peer} wait"
-        return [failed(victim, failure(errors.Overloaded, full))]
+        return [failed(victim, failure(errors.Overloaded, full), ours=True)]
 
     def _lost_one(self, corr: int, why: Failure) -> list[Effect]:
         call = self._calls.land(corr)

@@ -36,6 +36,12 @@ class Workload:
         most = self.bytes_max if urgent else less_reserve(self.bytes_max)
         return self.bytes + size <= most
 
+    def has_slot(self, size: int) -> bool:
+        """Say whether a request of *size* bytes that is not urgent would run at once."""
+        return self.running < less_reserve(self.running_max) and self.bytes + size <= less_reserve(
+            self.bytes_max
+        )
+
     def admit(self, work: Work, now: float) -> Work | None:
         """Take *work*: it runs if there is room, else it waits; return who gives way for it."""
         self.works[work.number] = work

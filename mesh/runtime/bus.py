@@ -37,7 +37,7 @@ from mesh.protocol.outbound import Outbound
 from mesh.protocol.sessions import Sessions
 from mesh.protocol.work import Work
 from mesh.runtime.calling import Wanted
-from mesh.runtime.component import Component, RawSink
+from mesh.runtime.component import Component, RawSink, Wished
 from mesh.runtime.directory import Directory, host_id
 from mesh.runtime.dispatch import Paces
 from mesh.runtime.doing import NO_REPLY, current, store_with_row
@@ -55,6 +55,7 @@ from mesh.runtime.streams import OFFSET_MAX, DurableLog
 from mesh.runtime.tasks import Tasks
 from mesh.runtime.voices import Voices
 from mesh.storage.journal import Journal, Retention
+from mesh.transport.handled import cause_now, handled
 from mesh.transport.sockets import Sockets
 
 SYSTEM_SAYS: Final = {topics.HEARTBEAT: 0}
@@ -108,7 +109,8 @@ class Bus(Tasks):
         self._raw_sinks: dict[tuple[str, RawSink], Callable[[Event, Record], None]] = {}
         self._serving = Serving(
             component,
-            EveryNode(self, component, run.access).methods,
+            EveryNode(self, component, run.access, lambda: self._log).methods,
+            nid=self._nid,
             log=self.log,
             access=run.access,
             spawn=self.spawn,
@@ -163,7 +165,8 @@ class Bus(Tasks):
         """End a LASTVALUE topic whose last value was *value*. Raises LocalProtocolError."""
         if not self._voices.keeps(topic):
             raise LocalProtocolError(f"{topic} is not LASTVALUE: it has no end")
-        publish = partial(self._planes.events.publish, self._event(topic, value, TOMBSTONE))
+        event = self.outbound.traced(self._event(topic, value, TOMBSTONE), cause_now())
+        publish = partial(self._planes.events.publish, event)
         if self._log is None:
             publish()
         else:
@@ -171,17 +174,21 @@ class Bus(Tasks):
 
     async def commit(
         self,
-        records: tuple[tuple[str, object], ...],
+        records: tuple[Wished, ...],
         applied: EventMeta | None,
         *,
         patient: bool,
         reply: object = NO_REPLY,
     ) -> int:
         """Store DURABLE events in one transaction, then publish them; see DurableLog.store."""
-        for topic, _ in records:
+        for topic, *_ in records:
             if topics.longest(self._says, topic) != DURABLE:
                 raise LocalProtocolError(f"{self.node} did not declare {topic} as DURABLE")
-        events = tuple(self._event(topic, value) for topic, value in records)
+        traced = self.durable_log.outbound.traced
+        events = tuple(
+            traced(self._event(topic, value), cause[0] if cause else cause_now())
+            for topic, value, *cause in records
+        )
         done = () if applied is None else (_applied(applied),)
         if (doing := current.get()) is not None and doing.stores:
             return await store_with_row(
@@ -222,10 +229,14 @@ class Bus(Tasks):
 
         def heard(event: Event, record: Record) -> None:
             self.health.events_in += 1
+            meta = meta_of(event, record.node, record.log_id)
+            token = handled.set(meta)
             try:
-                sink(event.payload, event.schema, meta_of(event, record.node, record.log_id))
+                sink(event.payload, event.schema, meta)
             except RemoteProtocolError as error:  # theirs: drop, count, go on
                 self.reject(event.topic, error)
+            finally:
+                handled.reset(token)
 
         self._raw_sinks[prefix, sink] = heard
         self.peers.subscribe(prefix, heard)
@@ -249,7 +260,7 @@ class Bus(Tasks):
                 told = msgspec.structs.replace(
                     beat, heads=outbound.beacon(), streams=outbound.streams
                 )
-                publisher.publish(self._event(topics.HEARTBEAT, told))
+                publisher.publish(outbound.traced(self._event(topics.HEARTBEAT, told), None))
 
     def heartbeat(self) -> Heartbeat:
         """Return how this node is now."""
@@ -349,7 +360,7 @@ class Bus(Tasks):
             self._run.cluster, self._run.is_node, lambda user: self._run.access.of(user).may_call
         )
         admission = Admission(self.node, self.epoch, self._serving.methods, sessions)
-        self._responder = self._planes.respond(admission, self._serving.serve)
+        self._responder = self._planes.respond(admission, self._serving)
         self._serving.responder = self._responder
 
     def _on_lost(self, consumer: str) -> None:
@@ -370,19 +381,8 @@ class Bus(Tasks):
         self.paces.flush()
 
     def _event(self, topic: str, value: object, flags: int = 0) -> Event:
-        now = wall_ns()
-        return Event(
-            topic,
-            self._schemas.get(type(value), 0),
-            self._nid,
-            self.epoch,
-            0,
-            envelope.encode_value(value),
-            flags,
-            0,
-            now,
-            now,
-        )
+        schema, payload = self._schemas.get(type(value), 0), envelope.encode_value(value)
+        return Event(topic, schema, self._nid, self.epoch, 0, payload, flags, ts_sent=wall_ns())
 
     def _on_mode(self, payload: bytes, schema: int, meta: EventMeta) -> None:
         self.learn_mode(envelope.decode_value(payload, ModeChange))

@@ -22,11 +22,12 @@ from mesh.protocol.backoff import BackoffPolicy
 from mesh.protocol.balancing import Candidate, choose
 from mesh.protocol.control import Failure, Record
 from mesh.protocol.envelope import NO_IDEM
-from mesh.protocol.outcomes import Failed, Replied, after
+from mesh.protocol.outcomes import Failed, Replied, after, verdict
 from mesh.protocol.retries import RetryBudgets
 from mesh.protocol.rpcs import PRIO, Ask, clamped_s, kind_of
-from mesh.runtime.circuit import Breakers, CircuitBreaker, counts_as_failure
+from mesh.runtime.circuit import Breakers, CircuitBreaker, Permit
 from mesh.runtime.deadline import left_s
+from mesh.transport.handled import cause_now
 from mesh.transport.requester import Requester
 from mesh.transport.rpc import error_of, failure_of
 
@@ -154,20 +155,29 @@ class Calling:
         now, idem = monotonic_s(), course.wanted.idem
         keyed = idem != NO_IDEM
         candidates = [
-            Candidate(
-                node, requester.latency.cost(now), self._usable(course, node, requester, keyed)
-            )
+            Candidate(node, requester.latency.cost(now), _reachable(requester, keyed=keyed))
             for node, requester in asked.items()
         ]
-        fresh = [c for c in candidates if c.usable and c.instance not in course.tried]
-        name = choose(fresh or candidates, random.random, idem if keyed else None)
+        if keyed:  # always the same one, as long as it is there
+            name = choose(candidates, random.random, idem)
+        else:
+            name = choose(self._best(course, asked, candidates), random.random)
         return None if name is None else records[name]
 
-    def _usable(self, course: _Course, node: str, requester: Requester, keyed: bool) -> bool:
-        if keyed:  # one that is only away for a moment keeps its keys
-            return not requester.refusing
-        breaker = self._breaker_of(course.wanted, node, requester)
-        return requester.ready and (breaker is None or breaker.ready())
+    def _best(
+        self, course: _Course, asked: dict[str, Requester], candidates: list[Candidate]
+    ) -> list[Candidate]:
+        """Return of the usable ones those with a way open, of these those not yet tried.
+
+        If all breakers refuse, the call is refused as well, at once, as it is where one serves.
+        """
+        usable = [candidate for candidate in candidates if candidate.usable]
+        closed = [c for c in usable if self._ready(course.wanted, c.instance, asked[c.instance])]
+        return [c for c in closed if c.instance not in course.tried] or closed or usable
+
+    def _ready(self, wanted: Wanted, node: str, requester: Requester) -> bool:
+        breaker = self._breaker_of(wanted, node, requester)
+        return breaker is None or breaker.ready()
 
     # An attempt.
 
@@ -175,33 +185,42 @@ class Calling:
         node, requester = record.node, self._requester(record)
         course.attempt += 1
         course.tried.add(node)
-        if course.attempt == 1:
-            self._budgets.of(node).first()
         breaker = self._breaker_of(course.wanted, node, requester)
         try:
             permit = None if breaker is None else breaker.admit()
         except BreakerOpen as refused:
             # A first attempt fails at once; one under way waits if its time allows that.
             return Failed(0, failure_of(refused), again=course.attempt > 1)
+        if not self._paid(course, node):
+            assert course.known is not None, "only a retry has to be paid for"
+            _judge(breaker, permit, None)
+            return Failed(0, course.known, again=False)
         began = monotonic_s()
         requester.latency.asked()
         try:
             outcome = await requester.call(self._ask(course))
         except BaseException:  # cancelled, or a body too large: neither speaks against the peer
             requester.latency.left()
-            if breaker is not None and permit is not None:
-                breaker.give_back(permit)
+            _judge(breaker, permit, None)
             raise
-        error = error_of(outcome.failure) if isinstance(outcome, Failed) else None
-        bad = error is not None and counts_as_failure(error)
-        now = monotonic_s()
-        if bad or isinstance(error, Overloaded):
+        good, now = verdict(outcome), monotonic_s()
+        full = isinstance(outcome, Failed) and outcome.failure.code == Overloaded.code
+        if good:
+            requester.latency.answered(now - began, now)
+        elif good is False or full:  # also if the queue is our own: others have less to do
             requester.latency.failed(now)
         else:
-            requester.latency.answered(now - began, now)
-        if breaker is not None and permit is not None:
-            breaker.record(permit, succeeded=not bad)
+            requester.latency.left()
+        _judge(breaker, permit, good)
         return outcome
+
+    def _paid(self, course: _Course, node: str) -> bool:
+        """Count a first attempt; say whether a retry is within the tenth that *node* may get."""
+        budget = self._budgets.of(node)
+        if course.attempt > 1:
+            return budget.take()
+        budget.first()
+        return True
 
     @staticmethod
     def _ask(course: _Course) -> Ask:
@@ -214,6 +233,7 @@ class Calling:
             PRIO // 10 if wanted.urgent else PRIO,
             wanted.idem,
             max(1, course.attempt),
+            cause_now(),
         )
 
     async def _again(self, course: _Course, record: Record, why: Failure) -> bool:
@@ -221,7 +241,7 @@ class Calling:
         if why.executed != "no" and course.wanted.key is not None:
             course.pinned = record.node  # nobody else knows whether the key had its effect
         pause_s = PAUSE.delay_s(course.attempt - 1, random.random, why.retry_after_ms / 1000)
-        if monotonic_s() + pause_s >= course.deadline or not self._budgets.of(record.node).take():
+        if monotonic_s() + pause_s >= course.deadline:
             return False
         await asyncio.sleep(pause_s)
         return True
@@ -235,6 +255,21 @@ class Calling:
             return self.breakers.of(node, "urgent")
         kind = kind_of(Ask(wanted.method, b""), requester.asking.welcome)
         return self.breakers.of(node, kind.name.lower())
+
+
+def _reachable(requester: Requester, *, keyed: bool) -> bool:
+    """Say whether to choose among others. One only away for a moment keeps its keys."""
+    return not requester.refusing if keyed else requester.ready
+
+
+def _judge(breaker: CircuitBreaker | None, permit: Permit | None, good: bool | None) -> None:
+    """Tell *breaker* how the call of *permit* ended; None: in a way that says nothing."""
+    if breaker is None or permit is None:
+        return
+    if good is None:
+        breaker.give_back(permit)
+    else:
+        breaker.record(permit, succeeded=good)
 
 
 def _nobody(course: _Course) -> MeshError:

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from mesh.errors import LocalProtocolError
+from mesh.protocol.cause import Cause, following
 from mesh.protocol.envelope import REPLAY, SNAPSHOT, TOMBSTONE, Event
 from mesh.protocol.rpcs import KEYED, ONCE, SAFE, MethodClass
 
@@ -21,7 +22,11 @@ KINDS: Final[dict[str, MethodClass]] = {"safe": SAFE, "keyed": KEYED, "once": ON
 
 
 class EventMeta(msgspec.Struct, frozen=True, gc=False):
-    """What came with an event. ts_* in ns UTC; offset 0 unless durable."""
+    """What came with an event. ts_* in ns UTC; offset 0 unless durable.
+
+    nid: of the node. cause: what the event follows from, None for a root; trace: the number
+    that all has which follows from one root.
+    """
 
     topic: str
     node: str
@@ -35,6 +40,18 @@ class EventMeta(msgspec.Struct, frozen=True, gc=False):
     tombstone: bool = False
     replay: bool = False
     skipped: int = 0  # events of the topic that gave way to this one
+    nid: int = 0
+    cause: Cause | None = None
+
+    @property
+    def trace(self) -> int:
+        """Return the trace that the event belongs to."""
+        return self.follows().trace
+
+    def follows(self) -> Cause:
+        """Return the cause of what is done because of this event."""
+        number = self.offset or self.seq
+        return following(self.cause, self.nid, self.epoch, number, self.topic, self.ts_recv)
 
 
 def meta_of(event: Event, node: str, log_id: str = "") -> EventMeta:
@@ -51,6 +68,9 @@ def meta_of(event: Event, node: str, log_id: str = "") -> EventMeta:
         bool(event.flags & SNAPSHOT),
         bool(event.flags & TOMBSTONE),
         bool(event.flags & REPLAY),
+        0,
+        event.nid,
+        event.cause,
     )
 
 
@@ -107,6 +127,9 @@ def event(
     of a link found, and the EventMeta of the last. Events older than max_age_s are dropped;
     when that lasts snail_s of [mesh] the node ends and begins anew. A tombstone reaches only
     handlers that take EventMeta; its payload is the last value.
+
+    What a handler says and asks tells of the event as its cause, and of a batch's last; but a
+    batch of events that are not durable has none unless the handler takes EventMeta.
     """
     if durable and (conflate or max_age_s is not None):
         raise LocalProtocolError(f"{prefix}: a durable event is never skipped")

@@ -26,6 +26,7 @@ from mesh.runtime.health import Health
 from mesh.runtime.logs import Logs
 from mesh.runtime.peers import DurableInterest, Peers
 from mesh.runtime.streams import DurableLog
+from mesh.transport.handled import because
 
 TOPICS_MAX: Final = 10_000  # whose routes are remembered
 
@@ -163,10 +164,11 @@ class Inbound:
     async def _give(routes: Routes, node: str, events: Sequence[Event], log_id: str) -> None:
         told = events if routes.every else events[-1:]
         metas = [meta_of(event, node, log_id) for event in told]
-        for way in routes.ways:
-            result = way.bound.call(*way.arguments(events, metas))
-            if result is not None:
-                await result
+        with because(metas[-1]):
+            for way in routes.ways:
+                result = way.bound.call(*way.arguments(events, metas))
+                if result is not None:
+                    await result
 
     async def _poisoned(self, node: str, event: Event, log_id: str, error: Exception) -> bool:
         """Decide about an event that failed again and again: stop there, or put it aside."""

@@ -17,7 +17,7 @@ from mesh.protocol.commits import Applied, DeadLetter, Group, GroupCommit, Wish
 from mesh.protocol.control import Ack, Fetch, FetchPage
 from mesh.protocol.envelope import Event
 from mesh.protocol.once import Key, Row
-from mesh.protocol.outbound import TOPICS_MAX
+from mesh.protocol.outbound import TOPICS_MAX, Outbound
 from mesh.storage.journal import Journal
 from mesh.transport.pubsub import Publisher
 
@@ -58,6 +58,11 @@ class DurableLog:
         self._look_again = loop.call_later(LOOK_S, self._look)
 
     @property
+    def outbound(self) -> Outbound:
+        """Return what numbers the events."""
+        return self._commits.outbound
+
+    @property
     def pending(self) -> bool:
         """Say whether something decided is not on disk yet."""
         return bool(self._undecided)
@@ -82,15 +87,23 @@ class DurableLog:
 
         decided: the component's memory already shows it, or will when this returns. Raises
         Unavailable (executed: no) when the disk is full, unless patient: then it waits for
-        space. Cancelling the wait does not take the wish back.
+        space; and once the log is closed. Cancelling the wait does not take the wish back.
         """
-        ticket: Ticket = self._loop.create_future()
-        self._commits.add(Wish(ticket, events, applied, dead, acks, rows, forgotten, patient))
+        wish = Wish(
+            self._loop.create_future(), events, applied, dead, acks, rows, forgotten, patient
+        )
+        return await self.put(wish, decided=decided)
+
+    def put(self, wish: "Wish[Ticket]", *, decided: bool = True) -> Ticket:
+        """Let *wish* wait for its turn and return its ticket, which tells its end; see store."""
+        if self._closed:
+            raise Unavailable("the journal is closed: the node ends")
+        self._commits.add(wish)
         self._added += 1
         if decided:
-            self._undecided[ticket] = self._added
+            self._undecided[wish.ticket] = self._added
         self._pump()
-        return await ticket
+        return wish.ticket
 
     async def settled(self) -> None:
         """Return once all that was decided before is on disk."""

@@ -10,9 +10,17 @@ from typing import Any, ClassVar
 import msgspec
 
 from mesh.errors import Invalid
+from mesh.protocol.cause import Cause
 from mesh.protocol.control import DURABLE, LASTVALUE
 from mesh.protocol.envelope import decode_event
-from mesh.runtime.component import Component, EventMeta, event, request
+from mesh.runtime.component import (
+    Component,
+    EventMeta,
+    because,
+    cause_now,
+    event,
+    request,
+)
 from nodes.analysis.bars import Bars
 from nodes.analysis.indicators import Indicator
 from nodes.analysis.settings import AnalysisSettings
@@ -47,7 +55,7 @@ class AnalysisNode(Component):
         )
         self.history: dict[tuple[str, str], deque[Bar]] = {}
         self.indicators: dict[tuple[str, str], list[Indicator]] = {}
-        self.closed: asyncio.Queue[Bar] = asyncio.Queue(UNCOMMITTED_MAX)
+        self.closed: asyncio.Queue[tuple[Bar, Cause | None]] = asyncio.Queue(UNCOMMITTED_MAX)
 
     async def on_start(self) -> None:
         """Take up where the journal ends."""
@@ -93,18 +101,19 @@ class AnalysisNode(Component):
     def keep(self, bars: list[Bar]) -> None:
         """Queue closed bars for the journal; a full queue ends the node: its disk is gone."""
         for bar in bars:
-            self.closed.put_nowait(bar)
+            self.closed.put_nowait((bar, cause_now()))
 
     async def commit_bars(self) -> None:
         """Commit what is closed, as many at once as there are, then publish the indicators."""
         while True:
-            bars = [await self.closed.get()]
+            closed = [await self.closed.get()]
             while not self.closed.empty():
-                bars.append(self.closed.get_nowait())
-            said = [(f"md.bar.{bar.interval}.{bar.instrument}", bar) for bar in bars]
+                closed.append(self.closed.get_nowait())
+            said = [(f"md.bar.{bar.interval}.{bar.instrument}", bar, why) for bar, why in closed]
             await self.commit(*said, patient=True)
-            for bar in bars:
-                self.publish_indicators(bar)
+            for bar, why in closed:
+                with because(why):
+                    self.publish_indicators(bar)
             self.report("late_trades", self.bars.late)
             self.report("source_restarts", self.bars.restarts)
 
