@@ -12,7 +12,6 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
@@ -38,17 +37,19 @@ from mesh.runtime.settings import Paths, load_paths
 from mesh.sim.memory.disk import Disk, Log
 from mesh.sim.memory.network import Network
 from mesh.sim.memory.places import Line, MemoryDirectory
-from mesh.sim.memory.process import SimProcess
+from mesh.sim.memory.process import SimProcess, World
+from mesh.sim.memory.schedule import Schedule
 
 T = TypeVar("T")
 
 JOIN_S: Final = 0.6  # by then everybody has found a new node: two scans and a probe
 START_S: Final = 60.0  # that on_start may take
 WAIT_S: Final = 600.0  # that a call of a test may take
-TURNS_MAX: Final = 100_000  # at one instant; more is a loop without end
+ARRIVAL_S: Final = 0.01  # more than the slowest wire takes
 SAID_MAX: Final = 100_000
 TEST: Final = "test"  # the test's own node, and the role of all its nodes
 _VOICES: Final = {EPHEMERAL: TEST, LASTVALUE: "test.lastvalue", DURABLE: "test.durable"}
+_OF_THE_MESH: Final = (b"\xff", b"!")  # first letters of HEADs and of its own topics
 _ALL: Final = Grants(sub=("",), pub=("",), call=("",))
 
 
@@ -73,42 +74,38 @@ class LoopbackMesh:
         self._seed, self._dice = seed, random.Random(seed)  # noqa: S311  # a simulation
         self._schemas: dict[type, int] = {**SCHEMAS, **(schemas or {})}
         self._network = Network(seed)
-        self._directory = MemoryDirectory()
-        self._processes: dict[str, SimProcess] = {}
+        self._schedule = Schedule(self._network.time, self._dice, self._keep_log)
         self._disks: dict[str, Disk] = {}
         self._logs: dict[str, list[Line]] = {}
-        self._said: deque[tuple[str, bytes]] = deque(maxlen=SAID_MAX)
-        self._stubs: dict[str, str] = {}  # method to the node that answers it
+        self._said: deque[bytes] = deque(maxlen=SAID_MAX)
         self._mode_epoch = 0
         self._opened = ExitStack()
 
     def __enter__(self) -> Self:
         """Begin, in NORMAL mode."""
-        time, opened = self._network.time, self._opened
-        opened.enter_context(clock.simulated(time.wall_ns, time.monotonic_s))
-        opened.callback(random.setstate, random.getstate())
-        random.seed(self._seed)
-        home = Path(tempfile.mkdtemp(prefix="loopback-"))
-        opened.callback(shutil.rmtree, home, ignore_errors=True)
-        config = load_paths().config
-        self._paths = Paths(home, home, home, home, home / "checkpoints", config)
-        access = load_access(self._paths)
-        self._access = Access({**access.roles, TEST: _ALL})
-        for kind, node in _VOICES.items():
-            self.start(node, _Outsider(kind, self._schemas))
-        self.set_mode(NORMAL)
+        time = self._network.time
+        with ExitStack() as opened:
+            opened.enter_context(clock.simulated(time.wall_ns, time.monotonic_s))
+            opened.callback(random.setstate, random.getstate())
+            random.seed(self._seed)  # the runtime's dice: jitter, choice among instances
+            home = Path(tempfile.mkdtemp(prefix="loopback-"))
+            opened.callback(shutil.rmtree, home, ignore_errors=True)
+            opened.callback(self._kill_all)
+            self._world = self._made(home)
+            for kind, node in _VOICES.items():
+                self.start(node, _Outsider(kind, self._schemas))
+            self.set_mode(NORMAL)
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Kill what still runs; the disks are gone."""
-        with self._opened:
-            for node in list(self._processes):
-                self.kill(node)
+        self._opened.close()
 
     @property
     def me(self) -> Component:
         """Return the test's own component; its coroutines are for :meth:`run`."""
-        return self._processes[TEST].component
+        return self._schedule.processes[TEST].component
 
     # Nodes.
 
@@ -116,37 +113,31 @@ class LoopbackMesh:
         """Start *component* as *node*; return once it is ready and everybody has found it.
 
         A node that ran before finds its journal and checkpoints. Raises what on_start raises,
-        LocalProtocolError for a node that runs, and if it is not ready after 60 s.
+        LocalProtocolError for a node that runs, TimeoutError if it is not ready after 60 s.
         """
-        if check_name(node) in self._processes:
+        if check_name(node) in self._schedule.processes:
             raise LocalProtocolError(f"{node} already runs")
         disk = self._disks.setdefault(node, Disk(Log(f"{self._dice.getrandbits(64):016x}")))
-        process = self._processes[node] = SimProcess(
-            node,
-            component,
-            disk,
-            network=self._network,
-            directory=self._directory,
-            paths=self._paths,
-            access=self._access,
-            dice=self._dice,
-            said=partial(self._hear, node),
-        )
+        process = SimProcess(node, component, disk, self._world)
+        self._schedule.processes[node] = process
         self._schemas.update(component.schemas)
-        self._until(lambda: process.ready, START_S, f"{node} is not ready")
+        self._schedule.until(lambda: process.ready, START_S, f"{node} is not ready")
         self.advance(JOIN_S)
 
     def kill(self, node: str) -> None:
-        """Kill *node* as by SIGKILL: it says nothing more, its record and its disk stay."""
-        process = self._processes.pop(node)
+        """Kill *node* as by SIGKILL: it says nothing more, its record and its disk stay.
+
+        A transaction on its way to the disk is there or not, as the dice will have it.
+        """
+        process = self._schedule.processes.pop(node)
         self._keep_log(process)
         process.kill()
 
     def stop(self, node: str) -> None:
         """Stop *node* as by SIGTERM; return once it has drained and on_stop has ended."""
-        process = self._processes[node]
+        process = self._schedule.processes[node]
         process.stop()
-        self._until(lambda: node not in self._processes, START_S, f"{node} does not stop")
+        self._schedule.until(lambda: process.ended, START_S, f"{node} does not stop")
 
     def answer(self, method: str, func: Callable[..., Any], *, kind: str = "") -> None:
         """Let a node of the test's answer *method* by *func*, annotated as a handler is.
@@ -154,7 +145,7 @@ class LoopbackMesh:
         It takes the place of an earlier one. kind: see mesh.runtime.handlers.request.
         """
         node = f"{TEST}.{method}"
-        if node in self._processes:
+        if node in self._schedule.processes:
             self.kill(node)
         answerer = type("Answerer", (Component,), {"reply": _handler(method, func, kind)})
         self.start(node, answerer())
@@ -185,12 +176,9 @@ class LoopbackMesh:
 
         kind: EPHEMERAL, LASTVALUE or DURABLE. Handlers that wait for something may still run.
         """
-        component = self._processes[_VOICES[kind]].component
-        if kind == DURABLE:
-            self._run_on(_VOICES[kind], component.commit((topic, value)))
-        else:
-            self._run_on(_VOICES[kind], _saying(component, topic, value))
-        self.advance(0.01)
+        process = self._schedule.processes[_VOICES[kind]]
+        self._schedule.run_in(process, _saying(process.component, kind, topic, value), WAIT_S)
+        self.advance(ARRIVAL_S)
 
     def call(
         self,
@@ -209,17 +197,13 @@ class LoopbackMesh:
     def run(self, coro: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine of :attr:`me` to its end, letting time pass; return what it does.
 
-        Raises LocalProtocolError if that takes ten minutes.
+        Raises TimeoutError if that takes ten minutes.
         """
-        return self._run_on(TEST, coro)
+        return self._schedule.run_in(self._schedule.processes[TEST], coro, WAIT_S)
 
     def advance(self, seconds: float) -> None:
         """Let time pass. Raises what ended a node meanwhile."""
-        time = self._network.time
-        ends = time.now + seconds
-        while self._turn(ends):
-            pass
-        time.now = ends
+        self._schedule.advance(seconds)
 
     def said(self, prefix: str, kind: Any = None) -> list[Said]:
         """Return what nodes published on topics that begin with *prefix*, in order.
@@ -230,75 +214,35 @@ class LoopbackMesh:
         types = {number: declared for declared, number in self._schemas.items()}
         return [
             Said(event.topic, envelope.decode_value(event.payload, types.get(event.schema, kind)))
-            for _, frame in self._said
+            for frame in self._said
             for event in envelope.decode_events(frame)
             if event.topic.startswith(prefix)
         ]
 
     def logged(self, node: str) -> list[Line]:
         """Return what *node* logged, in all its runs."""
-        process = self._processes.get(node)
+        process = self._schedule.processes.get(node)
         return [*self._logs.get(node, ()), *(process.log.lines if process else ())]
 
     def dead_letters(self, node: str) -> tuple[DeadLetter, ...]:
         """Return the events that *node* could not apply."""
         return tuple(self._disks[node].log.dead)
 
-    # Time.
+    def _made(self, home: Path) -> World:
+        paths = Paths(home, home, home, home, home / "checkpoints", load_paths().config)
+        access = Access({**load_access(paths).roles, TEST: _ALL})
+        return World(self._network, MemoryDirectory(), paths, access, self._dice, self._hear)
 
-    def _run_on(self, node: str, coro: Coroutine[Any, Any, T]) -> T:
-        task = self._processes[node].loop.create_task(coro)
-        try:
-            self._until(task.done, WAIT_S, "the call does not end")
-        except BaseException:
-            task.cancel()
-            raise
-        return task.result()
-
-    def _until(self, condition: Callable[[], bool], limit_s: float, why: str) -> None:
-        ends = self._network.time.now + limit_s
-        while not condition():
-            if not self._turn(ends):
-                raise LocalProtocolError(f"{why} after {limit_s:g} s")
-
-    def _turn(self, ends: float) -> bool:
-        """Do the next thing there is to do until *ends*; return False if there is none.
-
-        Of processes that are ready at one instant the dice choose.
-        """
-        time = self._network.time
-        dues = {process: process.loop.due for process in self._processes.values()}
-        soonest = [due for due in (time.due, *dues.values()) if due is not None]
-        now = min(soonest, default=ends)
-        if now > ends or not soonest:
-            return False
-        self._turns = 0 if now > time.now else self._turns + 1
-        if self._turns > TURNS_MAX:
-            raise LocalProtocolError("time does not pass: a task never waits")
-        time.pass_to(now)
-        ready = [process for process, due in dues.items() if due is not None and due <= time.now]
-        if ready:
-            process = self._dice.choice(ready)
-            process.loop.turn()
-            if process.ended:
-                self._bury(process)
-        return True
-
-    def _bury(self, process: SimProcess) -> None:
-        del self._processes[process.node]
-        self._keep_log(process)
-        process.loop.close()
-        if process.failure is not None:
-            raise process.failure
-
-    _turns = 0
+    def _kill_all(self) -> None:
+        for node in list(self._schedule.processes):
+            self.kill(node)
 
     def _keep_log(self, process: SimProcess) -> None:
         self._logs.setdefault(process.node, []).extend(process.log.lines)
 
     def _hear(self, node: str, frame: bytes) -> None:
-        if node.partition(".")[0] != TEST and frame[:1] not in (b"\xff", b"!"):
-            self._said.append((node, frame))
+        if node.partition(".")[0] != TEST and frame[:1] not in _OF_THE_MESH:
+            self._said.append(frame)
 
 
 class _Outsider(Component):
@@ -323,5 +267,8 @@ def _handler(method: str, func: Callable[..., Any], kind: str) -> Any:
     return staticmethod(request(method, kind=kind)(made))
 
 
-async def _saying(component: Component, topic: str, value: object) -> None:
-    component.emit(topic, value)
+async def _saying(component: Component, kind: DeliveryClass, topic: str, value: object) -> None:
+    if kind == DURABLE:
+        await component.commit((topic, value))
+    else:
+        component.emit(topic, value)

@@ -32,7 +32,7 @@ class Log:
     applied: dict[str, Applied] = field(default_factory=dict)
     acked: dict[str, Applied] = field(default_factory=dict)
     dead: list[DeadLetter] = field(default_factory=list)
-    rows: dict[Key, tuple[KeyRow, int]] = field(default_factory=dict)
+    rows: dict[Key, KeyRow] = field(default_factory=dict)
 
     def store(self, group: Group) -> None:
         """Make *group* part of it."""
@@ -46,7 +46,9 @@ class Log:
                 self.acked[entry.node] = entry
         self.dead = [*self.dead, *group.dead][-DEAD_KEPT:]
         for row in group.rows:
-            self.rows[row.node, row.idem] = row, wall_ns()
+            key = Key(row.node, row.idem)
+            self.rows.pop(key, None)  # the newest come last
+            self.rows[key] = row
         for key in group.forgotten:
             self.rows.pop(key, None)
 
@@ -124,9 +126,9 @@ class MemoryJournal(Journal):
         """Return how far each consumer told us to have applied this log."""
         return dict(self._log.acked)
 
-    def rows(self) -> list[tuple[KeyRow, int]]:
-        """Return the requests with a key, each with its time, the oldest first."""
-        return sorted(self._log.rows.values(), key=lambda found: found[1])
+    def rows(self) -> list[KeyRow]:
+        """Return the requests with a key, the oldest first."""
+        return list(self._log.rows.values())
 
     def dead_letters(self) -> tuple[DeadLetter, ...]:
         """Return the newest dead letters, oldest first."""
@@ -135,7 +137,7 @@ class MemoryJournal(Journal):
     def kill(self) -> None:
         """End with the process: what is being written is on the disk, or it never happened."""
         self._closed = True
-        if self._writing is not None and self._dice.random() < 0.5:  # noqa: PLR2004  # a coin
+        if self._writing is not None and self._dice.random() < 0.5:  # a coin
             self._log.store(self._writing)
         self._writing = None
 

@@ -63,7 +63,9 @@ class ProcessLoop(asyncio.BaseEventLoop):
         if fd in self._readers and not self.is_closed():
             self.call_soon(self._look, fd)
 
-    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:
+    def add_reader(  # type: ignore[override]  # links give no arguments
+        self, fd: int, callback: Callable[[], None]
+    ) -> None:
         """Call *callback* whenever *fd* was woken."""
         self._readers[fd] = callback
 
@@ -83,8 +85,7 @@ class ProcessLoop(asyncio.BaseEventLoop):
         return future
 
     def _look(self, fd: int) -> None:
-        callback = self._readers.get(fd)
-        if callback is not None:
+        if (callback := self._readers.get(fd)) is not None:
             callback()
 
     def _process_events(self, events: Any) -> None:

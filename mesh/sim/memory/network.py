@@ -8,6 +8,7 @@ Never here: what kinds of sockets do with frames, zmq, real time.
 
 import heapq
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from random import Random
 from typing import Final, Protocol
@@ -83,14 +84,14 @@ class Wire:
         """Bring *frame* to the other end, if it is there then."""
         receiver = self.other(sender)
         self.unread[receiver] += 1
-        self._time.after(self._latency_s, lambda: self._arrive(receiver, frame))
+        self._time.after(self._latency_s, partial(self._arrive, receiver, frame))
 
     def hang_up(self, end: End) -> None:
         """Let the other end learn, behind all that was sent, that *end* is gone."""
         if end not in self._gone:
             self._gone.add(end)
             receiver = self.other(end)
-            self._time.after(self._latency_s, lambda: self._lose(receiver))
+            self._time.after(self._latency_s, partial(self._lose, receiver))
 
     def _arrive(self, receiver: End, frame: bytes) -> None:
         if receiver not in self._gone:
@@ -117,8 +118,8 @@ class Network:
         if address in self._bound:
             return False
         self._bound[address] = server
-        waiting = self._waiting.pop(address, [])
-        self.time.after(REDIAL_S, lambda: [self.dial(end, address) for end in waiting])  # type: ignore[func-returns-value]  # for its effect
+        for dialler in self._waiting.pop(address, ()):
+            self.time.after(REDIAL_S, partial(self._connect, dialler, address))
         return True
 
     def unbind(self, server: End) -> None:
@@ -128,7 +129,7 @@ class Network:
 
     def dial(self, dialler: End, address: str) -> None:
         """Connect *dialler* to *address* as soon as somebody is bound there."""
-        self.time.after(LATENCY_S, lambda: self._connect(dialler, address))
+        self.time.after(LATENCY_S, partial(self._connect, dialler, address))
 
     def _connect(self, dialler: End, address: str) -> None:
         server = self._bound.get(address)

@@ -8,6 +8,8 @@ Never here: whose turn it is, what authors call.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any, Final
 
@@ -30,34 +32,41 @@ DRAIN_S: Final = 10.0
 KEEP: Final = Retention(max_bytes=1 << 30, keep_s=3600.0)
 
 
-class SimProcess:
-    """Run *component* as *node*. said: told every frame that it publishes."""
+@dataclass(frozen=True, slots=True)
+class World:
+    """What all processes of a mesh share. said: told the node and each frame it publishes."""
 
-    def __init__(
-        self,
-        node: str,
-        component: Component,
-        disk: Disk,
-        *,
-        network: Network,
-        directory: MemoryDirectory,
-        paths: Paths,
-        access: Access,
-        dice: Random,
-        said: Callable[[bytes], None],
-    ) -> None:
+    network: Network
+    directory: MemoryDirectory
+    paths: Paths
+    access: Access
+    dice: Random
+    said: Callable[[str, bytes], None]
+
+
+class SimProcess:
+    """Run *component* as *node* in *world*."""
+
+    def __init__(self, node: str, component: Component, disk: Disk, world: World) -> None:
         self.node, self.component = node, component
-        self.loop = ProcessLoop(network.time.monotonic_s)
+        self.loop = ProcessLoop(world.network.time.monotonic_s)
         self.loop.set_exception_handler(self._on_failure)
         epoch = disk.next_epoch()
         self.log = MemoryLogs(node, epoch)
         self.failure: BaseException | None = None
         self.ready = False
-        self._directory, self._disk, self._dice = directory, disk, dice
-        self._sockets = MemorySockets(network, self.loop, node, said)
+        self._world, self._disk = world, disk
+        self._sockets = MemorySockets(world.network, self.loop, node, partial(world.said, node))
         self._journal: MemoryJournal | None = None
         self._run = Run(
-            node, epoch, CLUSTER, paths, self.log, access, KEEP, open_journal=self._open_journal
+            node,
+            epoch,
+            CLUSTER,
+            world.paths,
+            self.log,
+            world.access,
+            KEEP,
+            open_journal=self._open_journal,
         )
         self._stop: asyncio.Event = asyncio.Event()
         self._main = self.loop.create_task(self._live(), name=node)
@@ -83,7 +92,7 @@ class SimProcess:
     async def _live(self) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
-                bus = Bus(self.component, self._run, self._sockets, self._directory, tasks)
+                bus = Bus(self.component, self._run, self._sockets, self._world.directory, tasks)
                 self.component.attach(bus)
                 try:
                     await self._work(bus)
@@ -93,7 +102,7 @@ class SimProcess:
         except* Exception as group:  # noqa: BLE001  # whatever ends a node is told to the test
             self.failure = self.failure or _first(group)
         self._sockets.close()
-        self._directory.withdraw(self.node)
+        self._world.directory.withdraw(self.node)
 
     async def _work(self, bus: Bus) -> None:
         component = self.component
@@ -135,7 +144,7 @@ class SimProcess:
 
     def _open_journal(self, paths: Paths, node: str, keep: Retention) -> Journal:
         self._journal = MemoryJournal(
-            self._disk, paths.state / f"{node}.journal", self.loop.call_later, self._dice
+            self._disk, paths.state / f"{node}.journal", self.loop.call_later, self._world.dice
         )
         return self._journal
 

@@ -56,11 +56,10 @@ class MemorySocket:
 
     def getsockopt(self, option: int) -> int:
         """Return TYPE, FD or EVENTS."""
-        match option:
-            case zmq.TYPE:
-                return self.kind
-            case zmq.FD:
-                return self.fd
+        if option == zmq.TYPE:
+            return self.kind
+        if option == zmq.FD:
+            return self.fd
         return (_POLLIN if self._inbox else 0) | (_POLLOUT if self.has_room() else 0)
 
     def setsockopt(self, option: int, value: Any) -> None:
