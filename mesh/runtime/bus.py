@@ -45,7 +45,7 @@ from mesh.runtime.handlers import Bound, EventMeta, meta_of
 from mesh.runtime.health import Health, rss_bytes
 from mesh.runtime.inbound import Inbound
 from mesh.runtime.peers import Peers
-from mesh.runtime.planes import JOURNALS, Addresses, Planes
+from mesh.runtime.planes import Addresses, Planes
 from mesh.runtime.runs import Run
 from mesh.runtime.serving import Serving
 from mesh.runtime.streams import OFFSET_MAX, DurableLog
@@ -324,9 +324,7 @@ class Bus(Tasks):
         if says_durable:
             self._planes.publish_durable()
         if says_durable or self._inbound.durable or self._serving.stores:
-            place = self.paths.state / JOURNALS
-            place.mkdir(parents=True, exist_ok=True)
-            journal = Journal(place / f"{self.node}.sqlite3", keep=self._run.retention)
+            journal = self._run.open_journal(self.paths, self.node, self._run.retention)
             journal.floor = 0 if self._component.rebuilds else OFFSET_MAX
             self._log = self._planes.open_log(journal, self.node, self._die, self._on_lost)
         self._voices = Voices(
