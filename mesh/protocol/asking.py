@@ -51,7 +51,7 @@ from mesh.protocol.peerlink import (
 )
 from mesh.protocol.rpcs import Ask, Welcome, failure, kind_of
 
-QUEUE_MAX: Final = 256
+QUEUE_MAX: Final = 64  # as many as a window: more would wait past their deadlines
 
 
 @dataclass(slots=True)
@@ -162,10 +162,10 @@ class Asking:
         return self._pump(now)
 
     def close(self, now: float) -> list[Effect]:
-        """Fail what is under way and say goodbye; for good."""
+        """Fail what is under way and say goodbye; for good. What waits may go elsewhere."""
         effects: list[Effect] = [Send(self._rpc(rpcs.BYE))] if self._link.has_session else []
         if self.state is not DEAD:
-            effects += self._break(failure(errors.Unavailable, "the requester was closed"), now)
+            effects += self._break(failure(errors.Draining, f"{self.peer} is not asked here"), now)
         self._link.at = None
         return effects
 
@@ -255,7 +255,7 @@ class Asking:
             credit = envelope.decode_value(rpc.body, rpcs.Credit)
             return self._set_window(credit.messages, credit.bytes, now)
         if rpc.kind is rpcs.BYE:
-            return self._gone(now)
+            return self._finished() if self.state is DRAINING else self._gone(now)
         self.rejects += 1
         return []
 
@@ -290,6 +290,11 @@ class Asking:
         Not lost(): the connection may be a new one, whose session this is not about.
         """
         return self._forgotten(self._calls.asked + 1, now) if self._link.has_session else []
+
+    def _finished(self) -> list[Effect]:
+        """Learn that a drain has ended. Nobody greets who goes: what asks now goes elsewhere."""
+        why = failure(errors.Unavailable, f"{self.peer} has ended")
+        return [effect for corr in list(self._calls.flying) for effect in self._lost_one(corr, why)]
 
     def _left(self, goaway: rpcs.Goaway, now: float) -> list[Effect]:
         """Finish what is in flight; what waits may go elsewhere."""
@@ -379,16 +384,13 @@ class Asking:
         return effects
 
     def _shed(self, victim: Call | None) -> list[Effect]:
-        if victim is None:
-            return []
         full = f"{self.queue_max} requests to {self.peer} wait"
-        return [failed(victim, failure(errors.Overloaded, full), ours=True)]
+        why = failure(errors.Overloaded, full)
+        return [] if victim is None else [failed(victim, why, ours=True)]
 
     def _lost_one(self, corr: int, why: Failure) -> list[Effect]:
         call = self._calls.land(corr)
-        if call is None or call.stage is ABANDONED:
-            return []
-        return [lost(call, why)]
+        return [] if call is None or call.stage is ABANDONED else [lost(call, why)]
 
     def _lose(self, why: Failure) -> list[Effect]:
         """Fail what is in flight, and what waits for the same connection."""
@@ -398,7 +400,5 @@ class Asking:
         return [*effects, *self._fail_queue(why)]
 
     def _fail_queue(self, why: Failure) -> list[Effect]:
-        calls = list(self._calls.queue)
-        for call in calls:
-            self._calls.withdraw(call.corr)
-        return [failed(call, why) for call in calls]
+        calls = [self._calls.withdraw(call.corr) for call in list(self._calls.queue)]
+        return [failed(call, why) for call in calls if call is not None]
