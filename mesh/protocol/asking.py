@@ -162,7 +162,7 @@ class Asking:
         return self._pump(now)
 
     def close(self, now: float) -> list[Effect]:
-        """Fail what is under way and say goodbye; for good. What waits may go elsewhere."""
+        """Fail what is under way and say goodbye; for good."""
         effects: list[Effect] = [Send(self._rpc(rpcs.BYE))] if self._link.has_session else []
         if self.state is not DEAD:
             effects += self._break(failure(errors.Draining, f"{self.peer} is not asked here"), now)
@@ -255,7 +255,7 @@ class Asking:
             credit = envelope.decode_value(rpc.body, rpcs.Credit)
             return self._set_window(credit.messages, credit.bytes, now)
         if rpc.kind is rpcs.BYE:
-            return self._finished() if self.state is DRAINING else self._gone(now)
+            return self._gone(now)
         self.rejects += 1
         return []
 
@@ -287,14 +287,11 @@ class Asking:
     def _gone(self, now: float) -> list[Effect]:
         """Greet again, unless that is under way: then this is of the session before.
 
-        Not lost(): the connection may be a new one, whose session this is not about.
+        Not lost(): the connection may be a new one. Who drained has ended, and is not greeted.
         """
+        if self.state is DRAINING:
+            return self._lose(failure(errors.Unavailable, f"{self.peer} has ended"))
         return self._forgotten(self._calls.asked + 1, now) if self._link.has_session else []
-
-    def _finished(self) -> list[Effect]:
-        """Learn that a drain has ended. Nobody greets who goes: what asks now goes elsewhere."""
-        why = failure(errors.Unavailable, f"{self.peer} has ended")
-        return [effect for corr in list(self._calls.flying) for effect in self._lost_one(corr, why)]
 
     def _left(self, goaway: rpcs.Goaway, now: float) -> list[Effect]:
         """Finish what is in flight; what waits may go elsewhere."""

@@ -289,7 +289,7 @@ async def test_retries_are_a_tenth_of_the_calls_to_a_node(method: str) -> None:
 
     async def answer(ask: Ask) -> Replied | Failed:
         if ask.attempt == 1:
-            return await refuses(Draining)(ask)  # of which no breaker makes anything
+            return await refuses(Overloaded, ours=True)(ask)  # no breaker makes anything of it
         return await answers(ask)
 
     peer.answer = answer
@@ -301,6 +301,17 @@ async def test_retries_are_a_tenth_of_the_calls_to_a_node(method: str) -> None:
     assert retries == 10 + 100 // 10 - 1
     assert ended.count("replied") == retries
     assert ended[0] == "replied"
+
+
+async def test_f30_what_a_drain_refuses_is_tried_elsewhere_however_much_it_is() -> None:
+    peer = Peer("a")
+    peers = Peers(peer)
+
+    async def answer(ask: Ask) -> Replied | Failed:
+        return await (refuses(Draining) if ask.attempt == 1 else answers)(ask)
+
+    peer.answer = answer
+    assert {await ended_as(peers.call("a.read")) for _ in range(50)} == {"replied"}
 
 
 async def test_what_a_breaker_refuses_pays_for_no_retry() -> None:

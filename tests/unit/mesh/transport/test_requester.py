@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 import zmq
 
-from mesh.errors import Overloaded, Unavailable
+from mesh.errors import Draining, Overloaded
 from mesh.protocol import envelope, rpcs
 from mesh.protocol.control import Failure, Hello, Message
 from mesh.protocol.envelope import ERR, HELLO, REP, REQ, RPC_HEADER_BYTES, WELCOME, Kind, Rpc
@@ -502,10 +502,10 @@ def test_closing_fails_what_is_under_way_says_goodbye_and_twice_is_fine(
         peer.requester.close()
         peer.requester.close()
         assert await failed(tasks[0]) == ("UNAVAILABLE", "unknown", True)
-        assert await failed(tasks[1]) == ("UNAVAILABLE", "no", True)
+        assert await failed(tasks[1]) == ("DRAINING", "no", True)
         assert [rpc.kind for rpc in peer.listen()] == [HELLO, REQ, BYE]
-        assert await failed(calling(peer)) == ("UNAVAILABLE", "no", True)
-        with pytest.raises(Unavailable, match="closed"):
+        assert await failed(calling(peer)) == ("DRAINING", "no", True)
+        with pytest.raises(Draining, match="not asked here"):
             await anext(peer.requester.stream(ASK))
         await timer(0.02)
         assert peer.dials == 1
