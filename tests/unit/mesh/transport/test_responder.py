@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import zmq
 
@@ -60,6 +61,9 @@ class Server:
 
     def of(self, kind: type) -> list[Work]:
         return [job.work for job in self.jobs if isinstance(job, kind)]  # type: ignore[union-attr]  # not of Forget
+
+    def took_more_than(self, frames: int) -> bool:
+        return self.responder._link.frames > frames
 
     async def execute(self, count: int = 1) -> Work:
         await until(lambda: len(self.of(Execute)) == count)
@@ -160,7 +164,7 @@ def test_plain_answer_that_is_not_taken_ends_the_session(run: Run, wires: Wires)
         while server.responder.unsent == 0:
             deaf.say(REQ, b"", answered + 1, "a.plain")
             answered += 1
-            await until(lambda: server.responder._link.frames > answered)  # the first is HELLO
+            await until(partial(server.took_more_than, answered))  # the first is HELLO
         assert len(server.answering.sessions) == 0
         assert server.jobs == []
         server.close()
