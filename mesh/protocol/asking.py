@@ -294,7 +294,9 @@ class Asking:
     def _finished(self) -> list[Effect]:
         """Learn that a drain has ended. Nobody greets who goes: what asks now goes elsewhere."""
         why = failure(errors.Unavailable, f"{self.peer} has ended")
-        return [effect for corr in list(self._calls.flying) for effect in self._lost_one(corr, why)]
+        return [
+            effect for corr in list(self._calls.flying) for effect in self._lost_one(corr, why)
+        ]
 
     def _left(self, goaway: rpcs.Goaway, now: float) -> list[Effect]:
         """Finish what is in flight; what waits may go elsewhere."""
