@@ -146,7 +146,8 @@ class LoopbackMesh:
     def answer(self, method: str, func: Callable[..., Any], *, kind: str = "") -> None:
         """Let a node of the test's answer *method* by *func*, annotated as a handler's is.
 
-        It takes an argument and, if it wants, the caller's name. It replaces an earlier one. kind: see mesh.runtime.handlers.request.
+        It takes an argument and, if it wants, the caller's name. It replaces an earlier one.
+        kind: see mesh.runtime.handlers.request.
         """
         node = f"{TEST}.{method}"
         if node in self._schedule.processes:
