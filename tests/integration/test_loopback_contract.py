@@ -27,7 +27,7 @@ class Price(msgspec.Struct, frozen=True, array_like=True):
     at: Decimal
 
 
-SCHEMAS = {Price: 0x7F01}
+SCHEMAS: dict[type, int] = {Price: 0x7F01}
 
 
 class Desk(Component):
