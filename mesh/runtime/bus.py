@@ -5,8 +5,7 @@ Never here: signals, heartbeats, the order of start and stop (runner).
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -15,14 +14,14 @@ import msgspec
 from mesh.clock import monotonic_s, wall_ns
 from mesh.errors import LocalProtocolError, MeshError, RemoteProtocolError
 from mesh.protocol import envelope, topics
-from mesh.protocol.access import Access, is_node
 from mesh.protocol.admission import Admission
 from mesh.protocol.catchup import HALTED
 from mesh.protocol.commits import Applied
-from mesh.protocol.conflation import SNAIL_S
 from mesh.protocol.control import (
     DURABLE,
+    LASTVALUE,
     SCHEMAS,
+    BreakerTurn,
     Heartbeat,
     Hello,
     ModeChange,
@@ -36,7 +35,7 @@ from mesh.protocol.mode import SAFE, parse_mode
 from mesh.protocol.outbound import Outbound
 from mesh.protocol.sessions import Sessions
 from mesh.protocol.work import Work
-from mesh.runtime.calling import Wanted
+from mesh.runtime.breakernews import BreakerNews
 from mesh.runtime.component import Component, RawSink, Wished
 from mesh.runtime.directory import Directory, host_id
 from mesh.runtime.dispatch import Paces
@@ -45,39 +44,19 @@ from mesh.runtime.everynode import EveryNode
 from mesh.runtime.handlers import Bound, EventMeta, meta_of
 from mesh.runtime.health import Health, rss_bytes
 from mesh.runtime.inbound import Inbound
-from mesh.runtime.keys import Keyring
-from mesh.runtime.logs import Logs
 from mesh.runtime.peers import Peers
-from mesh.runtime.planes import Addresses, Planes, open_journal
+from mesh.runtime.planes import Addresses, Planes
+from mesh.runtime.runs import Run
 from mesh.runtime.serving import Serving
-from mesh.runtime.settings import Paths
 from mesh.runtime.streams import OFFSET_MAX, DurableLog
 from mesh.runtime.tasks import Tasks
 from mesh.runtime.voices import Voices
-from mesh.storage.journal import Journal, Retention
+from mesh.storage.journal import Journal
 from mesh.transport.handled import cause_now, handled
 from mesh.transport.sockets import Sockets
 
-SYSTEM_SAYS: Final = {topics.HEARTBEAT: 0}
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Who this process is, and by what rules it lives."""
-
-    node: str
-    epoch: int
-    cluster: str
-    paths: Paths
-    log: Logs
-    access: Access
-    retention: Retention
-    listen: str = ""
-    advertise: str = ""
-    keys: Keyring | None = None
-    snail_s: float = SNAIL_S
-    is_node: Callable[[str, str], bool] = is_node  # whether a user may greet as that node
-    open_journal: Callable[[Paths, str, Retention], Journal] = open_journal
+SYSTEM_SAYS: Final = {topics.HEARTBEAT: 0, topics.BREAKER: int(LASTVALUE)}
+TICK_S: Final = 5.0  # between two looks for breakers that are told of no longer
 
 
 class Bus(Tasks):
@@ -120,7 +99,10 @@ class Bus(Tasks):
         self.peers = Peers(
             self._loop, sockets, directory, hello, run.epoch, run.access, self.spawn
         )
+        self.call_raw, self.stream_raw = self.peers.calling.call, self.peers.calling.stream
         self.peers.schemas, self.peers.keys = self._fingerprints, run.keys
+        self.breakers = self.peers.calling.breakers
+        self._news = BreakerNews(self._loop, self.breakers, self._tell_breaker, self.log)
         self._open(sockets)
 
     @property
@@ -159,6 +141,7 @@ class Bus(Tasks):
         self._inbound.bind()
         self.subscribe(topics.MODE + "\0", self._on_mode)
         self.subscribe(topics.VIEW + "\0", self._on_view)
+        self.every(TICK_S, self._news.tick)
         self.peers.scan()
 
     def retire(self, topic: str, value: object) -> None:
@@ -211,14 +194,6 @@ class Bus(Tasks):
     def idle(self) -> bool:
         """Say whether no request is under way."""
         return self._responder.answering.idle
-
-    async def call_raw(self, wanted: Wanted) -> bytes:
-        """Call another node; see Calling.call."""
-        return await self.peers.calling.call(wanted)
-
-    def stream_raw(self, wanted: Wanted) -> AsyncIterator[bytes]:
-        """Call another node that answers in parts."""
-        return self.peers.calling.stream(wanted)
 
     async def process(self, request_type: str, data: Any, source: str) -> Any:
         """Answer with the typed handler of that name."""
@@ -287,6 +262,7 @@ class Bus(Tasks):
                 **health.figures,
                 **self.peers.counters(),
                 **self.paces.counters(),
+                **self._news.counters(),
                 **(self._log.counters() if self._log is not None else {}),
             },
         )
@@ -297,6 +273,7 @@ class Bus(Tasks):
 
     def close(self) -> None:
         """Close everything. Closing twice is fine."""
+        self._news.close()
         self.peers.close()
         self._planes.close()
 
@@ -312,8 +289,10 @@ class Bus(Tasks):
     def learn_mode(self, change: ModeChange) -> None:
         """Take the coordinator's mode unless a newer one is known."""
         if (change.term, change.mode_epoch) >= (self.term, self.mode_epoch):
-            self.mode = parse_mode(change.mode)
+            before, self.mode = self.mode, parse_mode(change.mode)
             self.term, self.mode_epoch = change.term, change.mode_epoch
+            if self.mode is not before:
+                self._component.on_mode(self.mode)
 
     @property
     def durable_log(self) -> DurableLog:
@@ -383,6 +362,11 @@ class Bus(Tasks):
     def _event(self, topic: str, value: object, flags: int = 0) -> Event:
         schema, payload = self._schemas.get(type(value), 0), envelope.encode_value(value)
         return Event(topic, schema, self._nid, self.epoch, 0, payload, flags, ts_sent=wall_ns())
+
+    def _tell_breaker(self, topic: str, told: BreakerTurn, flags: int) -> None:
+        """Publish at once: unlike other last values it follows from nothing on disk."""
+        event = self.outbound.traced(self._event(topic, told, flags), None)
+        self._planes.events.publish(event, keep=True)
 
     def _on_mode(self, payload: bytes, schema: int, meta: EventMeta) -> None:
         self.learn_mode(envelope.decode_value(payload, ModeChange))

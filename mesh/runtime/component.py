@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import aclosing
 from typing import Any, ClassVar, Final, Protocol, TypeAlias, TypeVar
 
-from mesh.clock import monotonic_s, wall_ns
+from mesh import clock
 from mesh.errors import LocalProtocolError, OutcomeUnknown
 from mesh.protocol import envelope
 from mesh.protocol.catchup import Notice
@@ -18,12 +18,13 @@ from mesh.protocol.control import DeliveryClass, Heartbeat, ModeChange, NodeStat
 from mesh.protocol.mode import SAFE, SystemMode
 from mesh.protocol.outbound import Voice
 from mesh.runtime.calling import Wanted
+from mesh.runtime.circuit import Breakers
 from mesh.runtime.doing import NO_REPLY
 from mesh.runtime.handlers import REQUEST_TIMEOUT_S, Bound, EventMeta, event, request
 from mesh.runtime.logs import Logs
 from mesh.runtime.settings import Paths
 from mesh.storage.journal import Journal
-from mesh.transport.handled import because, cause_now, handled
+from mesh.transport.handled import because, cause_now, handled, in_lane
 
 __all__ = ["Component", "ComponentAPI", "EventMeta", "because", "cause_now", "event", "request"]
 
@@ -46,6 +47,7 @@ class BusPort(Protocol):
     mode_epoch: int
     view: dict[str, NodeState]
     voices: dict[str, tuple[type, Voice]]  # by topic, what emit would only look up
+    breakers: Breakers
 
     @property
     def journal(self) -> Journal:
@@ -146,8 +148,7 @@ class ComponentAPI:
         """Return what process_request of *target_id* answers, plain. Raises MeshError."""
         body = envelope.encode_value([request_type, data])
         wanted = Wanted("mesh.request", body, REQUEST_TIMEOUT_S, target_id)
-        reply = await self.bus.call_raw(wanted)
-        return envelope.decode_value(reply)
+        return envelope.decode_value(await self.bus.call_raw(wanted))
 
     async def emit_event(self, event_type: str, data: Any) -> None:
         """Publish plain data on a declared topic."""
@@ -197,6 +198,8 @@ class Component(ComponentAPI):
     says: ClassVar[Mapping[str, DeliveryClass]] = {}
     schemas: ClassVar[Mapping[type, int]] = {}
     rebuilds: ClassVar[bool] = True  # forgotten, a disk fills; the other way round state is lost
+    now_ns = staticmethod(clock.wall_ns)  # UTC
+    monotonic_s = staticmethod(clock.monotonic_s)
 
     def __init__(self, settings: Any = None) -> None:
         super().__init__()
@@ -238,6 +241,11 @@ class Component(ComponentAPI):
         return self.bus.view
 
     @property
+    def breakers(self) -> Breakers:
+        """Return those of this node's calls; one of your own is told of too if you adopt() it."""
+        return self.bus.breakers
+
+    @property
     def journal(self) -> Journal:
         """Return this node's journal; only a node with DURABLE topics has one."""
         return self.bus.journal
@@ -250,21 +258,14 @@ class Component(ComponentAPI):
         """
         self.journal.floor = max(self.journal.floor, through)
 
-    @staticmethod
-    def now_ns() -> int:
-        """Return wall time in ns UTC."""
-        return wall_ns()
-
-    @staticmethod
-    def monotonic_s() -> float:
-        """Return monotonic seconds."""
-        return monotonic_s()
-
     async def on_start(self) -> None:
         """Prepare, after sockets are bound and before READY is reported."""
 
     async def on_stop(self) -> None:
         """Save what must not be lost; the node is draining."""
+
+    def on_mode(self, mode: SystemMode) -> None:
+        """Learn that another mode is in force; perhaps before on_start."""
 
     def applied_offset(self, node: str, log_id: str) -> int | None:
         """Return the offset of *node*'s journal whose effect is stored; None: from now on.
@@ -283,7 +284,7 @@ class Component(ComponentAPI):
         A last value is sent only when all that was committed before it is on disk.
         """
         kind, say = self._voices.get(topic, _NO_VOICE)  # as bus.emit: a call is 5 us of a cold p50
-        if kind is type(value) and _handled() is None:
+        if kind is type(value) and in_lane[0] is _handled() is None:
             say(value, ts_recv)
         else:
             self._emit(topic, value, ts_recv)
@@ -338,9 +339,9 @@ class Component(ComponentAPI):
         urgent: a cancel or the like, which takes what is kept for them. Cancelling the wait
         cancels the request, if it has not come too far.
         """
-        payload = envelope.encode_value(arg)
-        body = await self.call_raw(method, payload, timeout_s, target, key=key, urgent=urgent)
-        return typing.cast(T, envelope.decode_value(body, kind))
+        wanted = Wanted(method, envelope.encode_value(arg), timeout_s, target, key, urgent)
+        reply: T = envelope.decode_value(await self.bus.call_raw(wanted), kind)
+        return reply
 
     async def stream(
         self,
@@ -371,8 +372,7 @@ class Component(ComponentAPI):
         urgent: bool = False,
     ) -> bytes:
         """Return the reply as it came; see call. Raises MeshError."""
-        wanted = Wanted(method, payload, timeout_s, target, key, urgent)
-        return await self.bus.call_raw(wanted)
+        return await self.bus.call_raw(Wanted(method, payload, timeout_s, target, key, urgent))
 
     def decode(self, schema: int, payload: bytes) -> object:
         """Return the typed value of a payload; plain MessagePack for an unknown schema."""

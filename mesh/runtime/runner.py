@@ -20,7 +20,7 @@ import uvloop
 from mesh.errors import AlreadyRunning, ConfigError, MeshError, StorageError, TooSlow
 from mesh.protocol import envelope
 from mesh.protocol.control import Bye, ModeChange, Register
-from mesh.runtime.bus import Bus, Run
+from mesh.runtime.bus import Bus
 from mesh.runtime.component import Component
 from mesh.runtime.directory import Directory
 from mesh.runtime.health import rss_bytes
@@ -28,6 +28,7 @@ from mesh.runtime.identity import RunLock, RunLocks, check_name, next_epoch
 from mesh.runtime.keys import load_access, load_keys
 from mesh.runtime.logs import Logs
 from mesh.runtime.premises import Premises
+from mesh.runtime.runs import Run
 from mesh.runtime.settings import (
     JournalSettings,
     LogSettings,

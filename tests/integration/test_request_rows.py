@@ -22,11 +22,12 @@ from mesh.errors import (
 )
 from mesh.protocol import access, envelope
 from mesh.protocol.access import CLI, GUEST, Access, Grants
-from mesh.protocol.control import DURABLE, Hello, Snapshot, SnapshotPage
+from mesh.protocol.control import DURABLE, BreakerTurn, Hello, Snapshot, SnapshotPage
 from mesh.protocol.envelope import REP, REQ, Rpc
 from mesh.protocol.once import KEEP_S
 from mesh.protocol.rpcs import WINDOW, less_reserve
-from mesh.runtime.component import Component, request
+from mesh.runtime.circuit import CircuitBreaker
+from mesh.runtime.component import Component, EventMeta, event, request
 from mesh.runtime.deadline import left_s
 from mesh.transport.requester import Requester
 from tests.integration.rawnode import CLUSTER, RawCaller
@@ -112,6 +113,18 @@ class Shop(Component):
         ]
 
 
+class Watcher(Component):
+    """Hears how breakers stand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: dict[tuple[str, str], tuple[str, str]] = {}
+
+    @event("breaker.")
+    def on_breaker(self, told: BreakerTurn, meta: EventMeta) -> None:
+        self.heard[meta.node, meta.topic] = told.state, told.reason
+
+
 async def shop_and_caller(mesh: Any, name: str = "shop") -> tuple[Shop, Component]:
     shop, caller = Shop(), Component()
     await mesh.start(name, shop)
@@ -192,6 +205,35 @@ async def test_f65_breaker_of_a_failing_peer_opens_and_one_call_probes(
     await eventually(breaker.ready)
     assert await caller.call("shop.read", 1, int) == 1
     assert breaker.state == "CLOSED"
+
+
+async def test_turns_of_breakers_are_heard_by_others_and_by_those_who_come_later(
+    mesh: Any, eventually: Eventually
+) -> None:
+    _, caller = await shop_and_caller(mesh)
+    watcher = Watcher()
+    await mesh.start("watcher", watcher)
+    own = CircuitBreaker("webhook", 1, 30.0)
+    caller.breakers.adopt(own)
+    await asyncio.to_thread(own.force_open, "operator")
+    caller.breakers.force_open("mode emergency", "once")
+    with pytest.raises(BreakerOpen):
+        await caller.call("shop.pay", 1, int)
+    await eventually(lambda: len(watcher.heard) == 2)
+    assert watcher.heard == {
+        ("caller", "breaker.webhook"): ("OPEN", "operator"),
+        ("caller", "breaker.shop.once"): ("OPEN", "mode emergency"),
+    }
+    figures = mesh.running["caller"][0].heartbeat().figures
+    assert (figures["breakers_open"], figures["breaker_openings"]) == (2, 2)
+    late = Watcher()
+    await mesh.start("late", late)
+    await eventually(lambda: late.heard == watcher.heard)
+    caller.breakers.release("mode emergency")
+    assert await caller.call("shop.pay", 1, int) == 1  # the probe
+    await eventually(
+        lambda: late.heard["caller", "breaker.shop.once"] == ("CLOSED", "the probe succeeded")
+    )
 
 
 async def test_f66_slow_instance_gets_little(mesh: Any) -> None:

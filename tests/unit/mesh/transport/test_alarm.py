@@ -24,10 +24,11 @@ class Bell:
 
     def ring(self) -> None:
         now = monotonic_s()
-        self.rung += [at for at in self.due if at <= now]
+        found = [at for at in self.due if at <= now]  # none if it rings too early
+        self.rung += found
         self.due = [at for at in self.due if at > now]
         self.rings.set()
-        if self.error is not None:
+        if found and self.error is not None:
             raise self.error
 
     def add(self, at: float) -> None:

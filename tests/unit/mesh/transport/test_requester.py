@@ -117,6 +117,7 @@ class Peer:
         self.requester.asking.check()
         self.requester.close()
         assert not self.requester._waiting
+        assert not self.requester._parts
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -228,9 +229,9 @@ def test_connection_comes_and_goes_and_what_is_new_is_asked_of_the_next(
             peer.say(REP, b"too late", corr)
             await peer.seen_all()
         assert (peer.ready, peer.requester.asking.late) == (3, 4 - 1)
-        peer.tell(CONNECTED)  # and once more without a word of the loss
-        peer.tell(CONNECTED)
-        await until(lambda: len(peer.of(HELLO)) == 5)
+        for _ in range(4):  # and more without a word of the loss, all told at once
+            peer.tell(CONNECTED)
+        await until(lambda: len(peer.of(HELLO)) == 7)
         assert peer.requester.asking.state is GREETING
         peer.close()
 
@@ -317,8 +318,8 @@ def test_slow_taker_holds_at_most_the_credit_of_parts(run: Run, wires: Wires) ->
             peer.say(PART, b"%d" % number, corr)
         assert await first == b"0"
         await peer.seen_all()
-        (waiting,) = peer.requester._parts.values()
-        assert len(waiting.came) == PARTS - 1
+        (held,) = peer.requester._parts.values()
+        assert len(held.came) == PARTS - 1
         assert peer.requester.asking.rejects == 3
         assert peer.of(CREDIT) == []  # the first is not taken before the next is asked for
         assert await anext(parts) == b"1"
@@ -523,10 +524,14 @@ def test_what_is_ready_may_ask_and_close_at_once(run: Run, wires: Wires) -> None
             tasks.append(calling(peer))
 
         peer.requester._on_ready = ask_at_once
+        earlier = calling(peer)
+        await timer(0)
         await peer.connect()
-        (corr,) = await peer.asked()
-        peer.say(REP, b"r", corr)
-        assert await tasks[0] == Replied(corr, b"r")
+        first, second = await peer.asked(2)
+        assert first < second  # what waited goes before what its session brings
+        for corr in (first, second):
+            peer.say(REP, b"r", corr)
+        assert [await earlier, await tasks[0]] == [Replied(first, b"r"), Replied(second, b"r")]
         peer.requester._on_ready = peer.requester.close
         peer.say(BYE)
         await until(lambda: len(peer.of(HELLO)) == 2)

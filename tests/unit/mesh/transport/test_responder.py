@@ -253,6 +253,7 @@ def test_next_begins_as_soon_as_a_slot_is_free(run: Run, wires: Wires) -> None:
         server.responder.done(server.of(Execute)[0].number, b"r")
         assert (await server.execute(5)).body == b"5"
         await until(lambda: [rpc.corr for rpc in caller.of(INPROG)] == [5])
+        assert [rpc.kind for rpc in caller.heard] == [WELCOME, REP, INPROG]
         server.close()
 
     run(body())
@@ -321,9 +322,11 @@ def test_handlers_may_end_after_the_close(run: Run, wires: Wires) -> None:
         caller.say(REQ, b"", 2, ms=20)
         work = await server.execute(2)
         server.close()
+        due = server.answering.next_deadline()
+        await timer(0.05)
+        assert due == server.answering.next_deadline()  # nobody told it the time
         server.responder.done(work.number, b"reply")
         server.responder.failed(work.number - 1, failure_of(Conflict("late")))
-        await timer(0.05)
         assert len(server.jobs) == 2
         await until(lambda: caller.of(BYE))
         assert caller.of(REP) == []
