@@ -11,10 +11,11 @@ Never here: assertions.
 import asyncio
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import uvloop
@@ -25,13 +26,17 @@ from mesh.errors import MeshError
 from mesh.protocol import envelope
 from mesh.runtime.component import Component, request
 
+Trip: TypeAlias = Callable[[], Awaitable[None]]
+
+PACE_S: Final = 0.001  # between two, as they come in trading; unpaced is for comparison
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """Of a round: so many round trips, one after the other."""
 
     rounds: int = 10
-    trips: int = 1_000
+    trips: int = 300
 
 
 QUICK: Final = Sizes(1, 50)
@@ -96,63 +101,65 @@ async def _serve(home: Path, control: Connection) -> None:
 
 
 class Bare:
-    """The floor: one round trip after the other over a DEALER, by callbacks alone."""
+    """The floor: what is sent over a DEALER comes back, taken until EAGAIN as a drain must."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: Any) -> None:
         self._loop, self._sock = loop, sock
         self._recv, self._send, self._noblock = sock.recv, sock.send, int(zmq.NOBLOCK)
         self._body = envelope.encode_value(VALUE)
-        self._left, self._began = 0, 0.0
-        self.took_us: list[float] = []
-        self._done: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(int(sock.getsockopt(zmq.FD)), self._ready)
+        self._back: asyncio.Future[bytes] = loop.create_future()
+        loop.add_reader(int(sock.getsockopt(zmq.FD)), self._drain)
 
-    async def trips(self, number: int) -> list[float]:
-        """Return the µs of so many round trips."""
-        self._left, self.took_us, self._done = number, [], self._loop.create_future()
-        self._go()
-        self._ready()
-        await self._done
-        return self.took_us
-
-    def _go(self) -> None:
-        self._began = time.perf_counter()
+    async def trip(self) -> None:
+        """Return when what was sent is back."""
+        self._back = self._loop.create_future()
         self._send(self._body, self._noblock)
+        self._drain()  # a send may eat the news of what comes
+        await self._back
 
-    def _ready(self) -> None:
+    def close(self) -> None:
+        """Listen no more."""
+        self._loop.remove_reader(int(self._sock.getsockopt(zmq.FD)))
+
+    def _drain(self) -> None:
         try:
             for _ in range(64):
-                self._recv(self._noblock)
-                self.took_us.append((time.perf_counter() - self._began) * 1e6)
-                self._left -= 1
-                if not self._left:
-                    self._done.set_result(None)
-                    return
-                self._go()
+                self._back.set_result(self._recv(self._noblock))
         except zmq.Again:
             return
-        self._loop.call_soon(self._ready)
+        self._loop.call_soon(self._drain)
 
 
 async def ask(home: Path, sizes: Sizes) -> list[dict[str, Any]]:
     """Ask in rounds and return the rows of the figures."""
     loop, client = asyncio.get_running_loop(), Component()
-    took: dict[str, list[float]] = {"floor": [], "mesh": []}
     with zmq.Context() as context, context.socket(zmq.DEALER) as sock:
         sock.setsockopt(zmq.LINGER, 0)
         sock.connect(f"ipc://{home}/bare")
         bare = Bare(loop, sock)
         async with living(home, "client", client):
             await _connected(client)
-            await bare.trips(10)
-            for _ in range(sizes.rounds):
-                took["floor"] += await bare.trips(sizes.trips)
-                took["mesh"] += await _trips(client, sizes.trips)
-        loop.remove_reader(int(sock.getsockopt(zmq.FD)))
-    rows = [{"what": what, **quantiles(found)} for what, found in took.items()]
-    floor = rows[0]
+
+            async def call() -> None:
+                await client.call("x.echo", VALUE, Order)
+
+            rows = [*await _compared(bare.trip, call, sizes, PACE_S, "")]
+            rows += await _compared(bare.trip, call, sizes, 0, ", unpaced")
+        bare.close()
+    return rows
+
+
+async def _compared(
+    floor: Trip, mesh: Trip, sizes: Sizes, pace_s: float, how: str
+) -> list[dict[str, Any]]:
+    took: dict[str, list[float]] = {"floor": [], "round trip": []}
+    for _ in range(sizes.rounds):
+        for kind, trip in (("floor", floor), ("round trip", mesh)):
+            took[kind] += await _trips(trip, sizes.trips, pace_s)
+    rows = [{"what": what + how, **quantiles(found)} for what, found in took.items()]
     for row in rows:
-        row["ratio_to"] = {"floor": {"p50_us": round(row["p50_us"] / floor["p50_us"], 2)}}
+        ratio = round(row["p50_us"] / rows[0]["p50_us"], 2)
+        row["ratio_to"] = {"floor" + how: {"p50_us": ratio}}
     return rows
 
 
@@ -168,10 +175,12 @@ async def _connected(client: Component) -> None:
                 return
 
 
-async def _trips(client: Component, number: int) -> list[float]:
+async def _trips(trip: Trip, number: int, pace_s: float) -> list[float]:
     took = []
     for _ in range(number):
         began = time.perf_counter()
-        await client.call("x.echo", VALUE, Order)
+        await trip()
         took.append((time.perf_counter() - began) * 1e6)
+        if pace_s:
+            await asyncio.sleep(pace_s)
     return took

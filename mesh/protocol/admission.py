@@ -128,32 +128,30 @@ class Admission:
         return None if load.holds(len(rpc.body), urgent=urgent) else self.full("bytes")
 
     def at_once(self, peer: bytes, rpc: Rpc, load: Workload, now: float) -> Session[Work] | None:
-        """Return whose request may be answered in this turn; see Answering.at_once."""
-        session = self.sessions.get(peer)
-        if session is None or not rpc.corr or rpc.corr in session.open:
+        """Return whose request may be answered in this turn; see Answering.at_once.
+
+        It meets nothing that refusal(), a key or the queue is for.
+        """
+        session, size = self.sessions.get(peer), len(rpc.body)
+        if session is None or self.state is not OPEN:
             return None
-        method = session.methods.get(rpc.method)
-        if method is None or not method.plain:
-            return None
-        if method.kind is not SAFE and rpc.idem != NO_IDEM:
-            return None  # the key may have been seen
-        if not self._takes(session, rpc, load):
+        method, asked, limits = session.methods.get(rpc.method), session.open, self.limits
+        if (
+            method is None
+            or not method.plain
+            or (method.kind is not SAFE and rpc.idem != NO_IDEM)
+            or not rpc.corr
+            or rpc.corr in asked
+            or not rpc.budget_ms
+            or rpc.client_epoch != session.caller.epoch
+            or len(asked) >= limits.window
+            or (asked and session.bytes + size > limits.window_bytes)
+            or self.sessions.is_stale(session)
+            or not load.has_slot(size)
+        ):
             return None
         self.sessions.heard(session, now)
         return session
-
-    def _takes(self, session: Session[Work], rpc: Rpc, load: Workload) -> bool:
-        """Say whether a plain request meets nothing that refusal() or a queue is for."""
-        limits, size = self.limits, len(rpc.body)
-        return (
-            self.state is OPEN
-            and rpc.client_epoch == session.caller.epoch
-            and rpc.budget_ms > 0
-            and len(session.open) < limits.window
-            and (not session.open or session.bytes + size <= limits.window_bytes)
-            and not self.sessions.is_stale(session)
-            and load.has_slot(size)
-        )
 
     def full(self, what: str) -> Failure:
         """Return the refusal for want of room, and count it."""

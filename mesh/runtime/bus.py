@@ -5,7 +5,7 @@ Never here: signals, heartbeats, the order of start and stop (runner).
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -36,7 +36,6 @@ from mesh.protocol.outbound import Outbound
 from mesh.protocol.sessions import Sessions
 from mesh.protocol.work import Work
 from mesh.runtime.breakernews import BreakerNews
-from mesh.runtime.calling import Wanted
 from mesh.runtime.component import Component, RawSink, Wished
 from mesh.runtime.directory import Directory, host_id
 from mesh.runtime.dispatch import Paces
@@ -46,7 +45,7 @@ from mesh.runtime.handlers import Bound, EventMeta, meta_of
 from mesh.runtime.health import Health, rss_bytes
 from mesh.runtime.inbound import Inbound
 from mesh.runtime.peers import Peers
-from mesh.runtime.planes import JOURNALS, Addresses, Planes
+from mesh.runtime.planes import Addresses, Planes
 from mesh.runtime.runs import Run
 from mesh.runtime.serving import Serving
 from mesh.runtime.streams import OFFSET_MAX, DurableLog
@@ -100,6 +99,7 @@ class Bus(Tasks):
         self.peers = Peers(
             self._loop, sockets, directory, hello, run.epoch, run.access, self.spawn
         )
+        self.call_raw, self.stream_raw = self.peers.calling.call, self.peers.calling.stream
         self.peers.schemas, self.peers.keys = self._fingerprints, run.keys
         self.breakers = self.peers.calling.breakers
         self._news = BreakerNews(self._loop, self.breakers, self._tell_breaker, self.log)
@@ -194,14 +194,6 @@ class Bus(Tasks):
     def idle(self) -> bool:
         """Say whether no request is under way."""
         return self._responder.answering.idle
-
-    async def call_raw(self, wanted: Wanted) -> bytes:
-        """Call another node; see Calling.call."""
-        return await self.peers.calling.call(wanted)
-
-    def stream_raw(self, wanted: Wanted) -> AsyncIterator[bytes]:
-        """Call another node that answers in parts."""
-        return self.peers.calling.stream(wanted)
 
     async def process(self, request_type: str, data: Any, source: str) -> Any:
         """Answer with the typed handler of that name."""
@@ -332,9 +324,7 @@ class Bus(Tasks):
         if says_durable:
             self._planes.publish_durable()
         if says_durable or self._inbound.durable or self._serving.stores:
-            place = self.paths.state / JOURNALS
-            place.mkdir(parents=True, exist_ok=True)
-            journal = Journal(place / f"{self.node}.sqlite3", keep=self._run.retention)
+            journal = self._run.open_journal(self.paths, self.node, self._run.retention)
             journal.floor = 0 if self._component.rebuilds else OFFSET_MAX
             self._log = self._planes.open_log(journal, self.node, self._die, self._on_lost)
         self._voices = Voices(

@@ -78,11 +78,6 @@ class _Way(msgspec.Struct):
     budget: RetryBudget
 
     @property
-    def stale(self) -> bool:
-        """Say whether its session is another: methods may be of another kind there."""
-        return self.requester.asking.welcome is not self.welcome
-
-    @property
     def open(self) -> bool:
         """Say whether its breaker lets a call pass."""
         return self.breaker is None or self.breaker.ready()
@@ -193,12 +188,17 @@ class Calling:
             raise _nobody(course)
         key = wanted.method, wanted.target, wanted.urgent
         known = self._ways.get(key)
-        if known is None or known[0] is not records or any(w.stale for w in known[1].values()):
-            if len(self._ways) >= WAYS_MAX:
-                self._ways.clear()
-            ways = {record.node: self._way(wanted, record) for record in records}
-            known = self._ways[key] = records, ways
-        return known[1]
+        if known is not None and known[0] is records:
+            for way in known[1].values():
+                if way.requester.asking.welcome is not way.welcome:
+                    break  # another session: methods may be of another kind there
+            else:
+                return known[1]
+        if len(self._ways) >= WAYS_MAX:
+            self._ways.clear()
+        ways = {record.node: self._way(wanted, record) for record in records}
+        self._ways[key] = records, ways
+        return ways
 
     def _way(self, wanted: Wanted, record: Record) -> _Way:
         node, requester = record.node, self._requester(record)
@@ -226,7 +226,7 @@ class Calling:
             assert course.known is not None, "only a retry has to be paid for"
             _judge(breaker, permit, None)
             return Failed(0, course.known, again=False)
-        began, latency = monotonic_s(), requester.latency
+        latency, began = requester.latency, monotonic_s() if permit is None else permit[1]
         latency.asked()
         try:
             outcome = await requester.call(_ask(course, began))

@@ -75,7 +75,7 @@ async def store_with_row(
     work = doing.work
     assert work is not None, "a plain request has no key"
     before = work.committed, doing.reply
-    told = before[1]
+    told = doing.reply
     if told is None and reply is not NO_REPLY:
         told = envelope.encode_value(reply)
     row = answering.row(work.number, told)

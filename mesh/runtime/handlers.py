@@ -13,11 +13,12 @@ import msgspec
 
 from mesh.errors import LocalProtocolError
 from mesh.protocol.cause import Cause, following
-from mesh.protocol.envelope import REPLAY, SNAPSHOT, TOMBSTONE, Event
+from mesh.protocol.envelope import REPLAY, SNAPSHOT, TOMBSTONE, Event, decoder
 from mesh.protocol.rpcs import KEYED, ONCE, SAFE, MethodClass
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 REQUEST_TIMEOUT_S: Final = 2.0
+PLAIN: Final = decoder()  # to whatever MessagePack holds
 KINDS: Final[dict[str, MethodClass]] = {"safe": SAFE, "keyed": KEYED, "once": ONCE}
 
 
@@ -205,6 +206,7 @@ class Bound:
     is_async: bool
     streams: bool = False  # it yields
     every_meta: bool = False  # the second parameter wants the EventMeta of each in a batch
+    decode: Callable[[bytes], Any] = PLAIN  # a payload
 
 
 def bind(handler: Callable[..., Any], *, batch: bool = False) -> Bound:
@@ -214,11 +216,13 @@ def bind(handler: Callable[..., Any], *, batch: bool = False) -> Bound:
     kind = hints.get(parameters[0], Any) if parameters else type(None)
     if batch:
         kind = next(iter(typing.get_args(kind)), Any)
+    payload: Any = None if kind in (Any, object) else kind
     return Bound(
         handler,
-        None if kind in (Any, object) else kind,
+        payload,
         len(parameters),
         inspect.iscoroutinefunction(handler),
         inspect.isasyncgenfunction(handler),
         batch and len(parameters) > 1 and typing.get_origin(hints.get(parameters[1])) is list,
+        decoder(payload),
     )

@@ -16,8 +16,9 @@ from mesh.protocol.commits import GroupCommit
 from mesh.protocol.outbound import Outbound
 from mesh.protocol.topics import HEARTBEAT
 from mesh.runtime.serving import Serving
+from mesh.runtime.settings import Paths
 from mesh.runtime.streams import DurableLog, Ticket
-from mesh.storage.journal import Journal
+from mesh.storage.journal import Journal, Retention
 from mesh.transport.pubsub import DURABLE_CAP_BYTES, EVENT_CAP_BYTES, Publisher
 from mesh.transport.responder import Responder
 from mesh.transport.sockets import Socket, Sockets, bound_address
@@ -33,6 +34,13 @@ class Addresses:
     ipc: dict[str, str]
     listen: str = ""
     advertise: str = ""
+
+
+def open_journal(paths: Paths, node: str, keep: Retention) -> Journal:
+    """Open the journal of *node*, made if need be. Raises StorageError."""
+    place = paths.state / JOURNALS
+    place.mkdir(parents=True, exist_ok=True)
+    return Journal(place / f"{node}.sqlite3", keep=keep)
 
 
 class Planes:

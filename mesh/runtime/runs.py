@@ -10,8 +10,9 @@ from mesh.protocol.access import Access, is_node
 from mesh.protocol.conflation import SNAIL_S
 from mesh.runtime.keys import Keyring
 from mesh.runtime.logs import Logs
+from mesh.runtime.planes import open_journal
 from mesh.runtime.settings import Paths
-from mesh.storage.journal import Retention
+from mesh.storage.journal import Journal, Retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +31,4 @@ class Run:
     keys: Keyring | None = None
     snail_s: float = SNAIL_S
     is_node: Callable[[str, str], bool] = is_node  # whether a user may greet as that node
+    open_journal: Callable[[Paths, str, Retention], Journal] = open_journal

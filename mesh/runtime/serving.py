@@ -328,7 +328,10 @@ class Serving:
 
     @staticmethod
     def _call(bound: Bound, body: bytes, source: str) -> Any:
-        return bound.call(*(_decoded(body, bound), source)[: bound.arguments])
+        arg = _decoded(body, bound)
+        if bound.arguments == 1:
+            return bound.call(arg)
+        return bound.call(arg, source) if bound.arguments else bound.call()
 
     def _add(self, handler: Callable[..., Any], mark: RequestMark) -> None:
         number, bound = envelope.method_id(mark.method), bind(handler)
@@ -345,6 +348,6 @@ class Serving:
 
 def _decoded(body: bytes, bound: Bound) -> Any:
     try:
-        return envelope.decode_value(body, bound.kind)
+        return bound.decode(body)
     except MeshError as error:
         raise Invalid(str(error)) from None

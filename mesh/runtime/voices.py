@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, TypeAlias
 
-from mesh.clock import wall_ns
+from mesh.clock import wall_ns, wall_source
 from mesh.errors import LocalProtocolError
 from mesh.protocol import topics
 from mesh.protocol.control import DURABLE, LASTVALUE
@@ -58,7 +58,7 @@ class Voices:
             publish() if settle is None else settle(topic, publish)
             return
         voice = self._publisher.outbound.voice(
-            topic, schema, keep=keep, bundle=self._publisher.bundle, now_ns=wall_ns
+            topic, schema, keep=keep, bundle=self._publisher.bundle, now_ns=wall_source()
         )
         voice(value, ts_recv)
         self.ready[topic] = type(value), voice

@@ -34,7 +34,7 @@ from mesh.protocol.envelope import (
     tail_seq,
 )
 from mesh.protocol.sequence import SequenceTracker
-from mesh.transport.handled import handled
+from mesh.transport.handled import in_lane
 from mesh.transport.link import Ended, Recv
 
 LANES_MAX: Final = 10_000
@@ -130,11 +130,9 @@ class Lanes:
 
         Return how many: a bundle may make it more than *most*, less means that none is left.
         """
-        if handled.get() is not self:  # left so: when no handler runs, nothing follows from it
-            handled.set(self)
-        lanes, tracker, judge, width = self._lanes, self._tracker, self._whole_way, self._width
+        lanes, tracker, judge, width = self._lanes, self._tracker, self._judge, self._width
         expected, quick, taken, last = tracker.expected, 0, 0, b""
-        body = width + PLAIN_TAIL_BYTES
+        body, in_lane[0] = width + PLAIN_TAIL_BYTES, self
         try:
             while taken < most:
                 try:
@@ -156,6 +154,7 @@ class Lanes:
                 except Exception:  # noqa: BLE001  # whatever bytes do to a decoder is judged elsewhere
                     is_next = False
                 if not is_next:
+                    self._last = b""  # what is done now is not because of an earlier event
                     taken += judge(frame)
                     continue
                 taken += events
@@ -165,15 +164,11 @@ class Lanes:
                 give(value)
             return taken
         finally:
-            self._width, self._last = width, b""
+            self._width, self._last, in_lane[0] = width, b"", None
             if quick:
                 tracker.frames += quick
                 self._taken += quick
                 self._sent_ns = sent_ns_of(last)
-
-    def _whole_way(self, frame: bytes) -> int:
-        self._last = b""  # what is done now is not because of an earlier event
-        return self._judge(frame)
 
     def _unbundled(self, lane: Lane) -> Callable[[bytes], Iterator[Any]]:
         def decode(payload: bytes) -> Iterator[Any]:

@@ -87,7 +87,7 @@ class Link:
         self.frames = self.rejects = self.unsent = 0
         self._kind, self._sock = kind.name, sock
         self._recv, self._get = sock.recv, sock.getsockopt
-        self._send = super(zmq.Socket, sock).send  # past a wrapper that costs as much again
+        self._send = _plain_send(sock)
         self._take = self._taker(sink, routed, framed, bulk)
         self._span = 1 if bulk is None else BUDGET  # what one call of _take may take
         self._on_drained, self._on_writable = on_drained, on_writable
@@ -319,3 +319,11 @@ class Link:
             return True
 
         return take
+
+
+def _plain_send(sock: "zmq.Socket[bytes]") -> Callable[..., object]:
+    """Return what sends, past a wrapper that costs as much again; a simulated socket has none."""
+    plain: Callable[..., object] = (
+        super(zmq.Socket, sock).send if isinstance(sock, zmq.Socket) else sock.send
+    )
+    return plain

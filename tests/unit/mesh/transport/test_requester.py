@@ -318,8 +318,8 @@ def test_slow_taker_holds_at_most_the_credit_of_parts(run: Run, wires: Wires) ->
             peer.say(PART, b"%d" % number, corr)
         assert await first == b"0"
         await peer.seen_all()
-        (waiting,) = peer.requester._parts.values()
-        assert len(waiting.came) == PARTS - 1
+        (held,) = peer.requester._parts.values()
+        assert len(held.came) == PARTS - 1
         assert peer.requester.asking.rejects == 3
         assert peer.of(CREDIT) == []  # the first is not taken before the next is asked for
         assert await anext(parts) == b"1"
