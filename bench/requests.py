@@ -21,6 +21,7 @@ import msgspec
 import uvloop
 import zmq
 
+from bench import breaker, overload
 from bench.places import END, beside, living, quantiles
 from mesh.errors import MeshError
 from mesh.protocol import envelope
@@ -69,7 +70,8 @@ def measure(*, quick: bool = False) -> list[dict[str, Any]]:
     """Return rows of round trips in µs; ratio_to names what a row is compared with."""
     sizes = QUICK if quick else Sizes()
     with tempfile.TemporaryDirectory() as place, beside(serve, Path(place)):
-        return uvloop.run(ask(Path(place), sizes))
+        rows = uvloop.run(ask(Path(place), sizes))
+    return [*rows, *overload.measure(quick=quick), *breaker.measure()]
 
 
 def serve(home: Path, control: Connection) -> None:

@@ -40,7 +40,7 @@ from mesh.protocol.work import Work
 from mesh.protocol.workload import Workload
 
 RUNNING_MAX: Final = 256
-QUEUE_MAX: Final = 1_024
+QUEUE_MAX: Final = 256  # as many as run: what waits, waits about as long as a request takes
 BYTES_MAX: Final = 32 * 1024 * 1024  # bodies of all that is open
 SHED_RETRY_MS: Final = 100
 

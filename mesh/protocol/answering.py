@@ -113,10 +113,9 @@ class Answering:
         return []
 
     def at_once(self, peer: bytes, rpc: Rpc, now: float) -> Session[Work] | None:
-        """Return whose plain request *rpc* is; None: it goes the long way, by frame().
+        """Return whose plain request *rpc* is, None if it has to go the long way, by frame().
 
-        Nothing can happen to a request that is answered in this very turn, so nothing is
-        remembered of it. The answer is owed.
+        Nothing happens to it before its answer, which is owed: so nothing is remembered of it.
         """
         return self.admission.at_once(peer, rpc, self._load, now)
 
@@ -271,9 +270,8 @@ class Answering:
     def _credited(self, session: Session[Work], rpc: Rpc) -> list[Effect]:
         credit = envelope.decode_value(rpc.body, rpcs.Credit)
         found = session.open.get(rpc.corr)
-        if found is None or not found[0].grant(credit.messages):
-            return []
-        return [Resume(found[0])]
+        resumes = found is not None and found[0].grant(credit.messages)
+        return [Resume(found[0])] if found is not None and resumes else []
 
     # A request.
 

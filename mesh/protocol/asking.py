@@ -51,7 +51,7 @@ from mesh.protocol.peerlink import (
 )
 from mesh.protocol.rpcs import Ask, Welcome, failure, kind_of
 
-QUEUE_MAX: Final = 256
+QUEUE_MAX: Final = 64  # as many as a window: more would wait past their deadlines
 
 
 @dataclass(slots=True)
@@ -379,16 +379,13 @@ class Asking:
         return effects
 
     def _shed(self, victim: Call | None) -> list[Effect]:
-        if victim is None:
-            return []
         full = f"{self.queue_max} requests to {self.peer} wait"
-        return [failed(victim, failure(errors.Overloaded, full), ours=True)]
+        why = failure(errors.Overloaded, full)
+        return [] if victim is None else [failed(victim, why, ours=True)]
 
     def _lost_one(self, corr: int, why: Failure) -> list[Effect]:
         call = self._calls.land(corr)
-        if call is None or call.stage is ABANDONED:
-            return []
-        return [lost(call, why)]
+        return [] if call is None or call.stage is ABANDONED else [lost(call, why)]
 
     def _lose(self, why: Failure) -> list[Effect]:
         """Fail what is in flight, and what waits for the same connection."""
@@ -398,7 +395,5 @@ class Asking:
         return [*effects, *self._fail_queue(why)]
 
     def _fail_queue(self, why: Failure) -> list[Effect]:
-        calls = list(self._calls.queue)
-        for call in calls:
-            self._calls.withdraw(call.corr)
-        return [failed(call, why) for call in calls]
+        calls = [self._calls.withdraw(call.corr) for call in list(self._calls.queue)]
+        return [failed(call, why) for call in calls if call is not None]

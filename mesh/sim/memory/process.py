@@ -18,6 +18,7 @@ from mesh.protocol.access import Access
 from mesh.runtime.bus import Bus
 from mesh.runtime.component import Component
 from mesh.runtime.runner import SCAN_S
+from mesh.runtime.runs import Run
 from mesh.runtime.settings import Paths
 from mesh.sim.memory.disk import Disk, MemoryJournal
 from mesh.sim.memory.loop import ProcessLoop
