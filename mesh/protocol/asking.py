@@ -162,10 +162,10 @@ class Asking:
         return self._pump(now)
 
     def close(self, now: float) -> list[Effect]:
-        """Fail what is under way and say goodbye; for good."""
+        """Fail what is under way and say goodbye; for good. What waits may go elsewhere."""
         effects: list[Effect] = [Send(self._rpc(rpcs.BYE))] if self._link.has_session else []
         if self.state is not DEAD:
-            effects += self._break(failure(errors.Unavailable, "the requester was closed"), now)
+            effects += self._break(failure(errors.Draining, f"{self.peer} is not asked here"), now)
         self._link.at = None
         return effects
 
@@ -255,7 +255,7 @@ class Asking:
             credit = envelope.decode_value(rpc.body, rpcs.Credit)
             return self._set_window(credit.messages, credit.bytes, now)
         if rpc.kind is rpcs.BYE:
-            return self._gone(now)
+            return self._finished() if self.state is DRAINING else self._gone(now)
         self.rejects += 1
         return []
 
@@ -290,6 +290,13 @@ class Asking:
         Not lost(): the connection may be a new one, whose session this is not about.
         """
         return self._forgotten(self._calls.asked + 1, now) if self._link.has_session else []
+
+    def _finished(self) -> list[Effect]:
+        """Learn that a drain has ended. Nobody greets who goes: what asks now goes elsewhere."""
+        why = failure(errors.Unavailable, f"{self.peer} has ended")
+        return [
+            effect for corr in list(self._calls.flying) for effect in self._lost_one(corr, why)
+        ]
 
     def _left(self, goaway: rpcs.Goaway, now: float) -> list[Effect]:
         """Finish what is in flight; what waits may go elsewhere."""

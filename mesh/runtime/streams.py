@@ -230,4 +230,7 @@ class DurableLog:
 
     def _again(self) -> None:
         self._retry = None
+        # What is refused while the disk is full writes nothing, so nothing else would ever show
+        # that there is space again. With nobody waiting the next one to write finds out.
+        self.full = self._commits.queued > 0
         self._pump()
