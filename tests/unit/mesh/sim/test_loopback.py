@@ -19,6 +19,7 @@ from mesh.errors import (
     MeshError,
     NoService,
     OutcomeUnknown,
+    StorageError,
     Unavailable,
 )
 from mesh.protocol.control import DURABLE, EPHEMERAL, LASTVALUE
@@ -72,6 +73,17 @@ class Echo(Component):
     @request("echo.endless")
     async def endless(self, _: None) -> None:
         await asyncio.Event().wait()
+
+    @request("echo.drip")
+    async def drip(self, pause_s: float) -> AsyncIterator[int]:
+        for number in range(100):
+            yield number
+            await asyncio.sleep(pause_s)
+
+    async def process_request(self, request_type: str, data: Any, source: str) -> Any:
+        if request_type == "hang":
+            await asyncio.Event().wait()
+        return await super().process_request(request_type, data, source)
 
     @request("echo.ask")
     async def ask(self, _: None) -> int:
@@ -170,6 +182,52 @@ def test_a_handler_that_never_ends_is_cut_at_the_deadline(mesh: LoopbackMesh) ->
     with pytest.raises(OutcomeUnknown):
         mesh.call("echo.endless", None, type(None), timeout_s=1.5)
     assert clock.monotonic_s() - began == pytest.approx(1.5, abs=0.01)
+
+
+@pytest.mark.parametrize("method", ["hang", "echo.endless"])
+def test_an_untyped_request_ends_after_two_seconds(mesh: LoopbackMesh, method: str) -> None:
+    mesh.start("echo", Echo())
+    began = clock.monotonic_s()
+    with pytest.raises(OutcomeUnknown):
+        mesh.run(mesh.me.request("echo", method, None))
+    assert clock.monotonic_s() - began == pytest.approx(2.0, abs=0.01)
+
+
+def test_a_reply_in_parts_has_an_end_for_the_whole_of_it(mesh: LoopbackMesh) -> None:
+    mesh.start("echo", Echo())
+    taken: list[int] = []
+
+    async def take(pause_s: float) -> None:
+        async for number in mesh.me.stream("echo.drip", pause_s, int, timeout_s=1.0):
+            taken.append(number)  # noqa: PERF401  # it ends by an error
+
+    began = clock.monotonic_s()
+    with pytest.raises(OutcomeUnknown):
+        mesh.run(take(0.3))
+    assert clock.monotonic_s() - began == pytest.approx(1.0, abs=0.01)
+    assert taken == [0, 1, 2, 3]
+    with pytest.raises(OutcomeUnknown):
+        mesh.run(take(60.0))
+
+
+def test_a_stop_ends_though_on_stop_does_not(mesh: LoopbackMesh) -> None:
+    class Clinging(Component):
+        async def on_stop(self) -> None:
+            await asyncio.Event().wait()
+
+    mesh.start("clinging", Clinging())
+    began = clock.monotonic_s()
+    mesh.stop("clinging")
+    assert clock.monotonic_s() - began == pytest.approx(10.0, abs=0.1)
+    assert [line.event for line in mesh.logged("clinging")] == ["drain_cut_short"]
+
+
+def test_a_disk_that_hangs_ends_the_node_and_all_who_wait(mesh: LoopbackMesh) -> None:
+    tally = Tally()
+    mesh.start("tally", tally)
+    mesh._disks["tally"].sync_s = 3_600.0
+    with pytest.raises(StorageError, match="still writing after 30 s"):
+        mesh.call("tally.add", 1, int, key="k", timeout_s=300.0)
 
 
 def test_errors_are_those_of_the_mesh(mesh: LoopbackMesh) -> None:
