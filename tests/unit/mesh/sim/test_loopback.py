@@ -415,6 +415,38 @@ def test_roles_are_those_of_the_configuration(mesh: LoopbackMesh) -> None:
     assert [topic for topic in ear.heard if topic[0] != "!"] == ["x.in.a"]
 
 
+def test_what_a_role_may_not_hear_is_not_heard(mesh: LoopbackMesh) -> None:
+    class Ear(Component):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heard: list[str] = []
+
+        @event("order.")
+        def on_order(self, _: Any, meta: EventMeta) -> None:
+            self.heard.append(meta.topic)
+
+    guest, friend = Ear(), Ear()
+    mesh.start("guest", guest)
+    mesh.start("test.friend", friend)
+    mesh.publish("order.paper", 1)
+    assert (guest.heard, friend.heard) == ([], ["order.paper"])
+    assert "denied there: ['order.']" in {
+        line.fields["why"] for line in mesh.logged("guest") if line.event == "link"
+    }
+
+
+def test_who_is_gone_holds_no_subscription(mesh: LoopbackMesh) -> None:
+    mesh.start("echo", Echo())
+    bus = mesh._schedule.processes["test"].bus
+    assert bus is not None
+    guard = bus._planes.events._guard
+    assert guard.held("echo") > 0
+    mesh.kill("echo")
+    mesh.advance(0.1)
+    assert guard.held("echo") == 0
+    guard.check()
+
+
 def test_a_task_that_never_waits_is_told(mesh: LoopbackMesh) -> None:
     class Busy(Component):
         async def on_start(self) -> None:
