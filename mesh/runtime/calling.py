@@ -18,7 +18,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from mesh.clock import monotonic_s
-from mesh.errors import BreakerOpen, MeshError, NoService, Overloaded
+from mesh.errors import BreakerOpen, Draining, MeshError, NoService, Overloaded
 from mesh.protocol.backoff import BackoffPolicy
 from mesh.protocol.balancing import Candidate, choose
 from mesh.protocol.control import Failure, Record
@@ -222,7 +222,7 @@ class Calling:
             return Failed(0, failure_of(refused), again=course.attempt > 1)
         if course.attempt == 1:
             way.budget.first()
-        elif not way.budget.take():  # retries are at most a tenth of the calls to a node
+        elif not (_is_free(course) or way.budget.take()):
             assert course.known is not None, "only a retry has to be paid for"
             _judge(breaker, permit, None)
             return Failed(0, course.known, again=False)
@@ -282,6 +282,14 @@ def _ask(course: _Course, now: float) -> Ask:
         max(1, course.attempt),
         cause_now(),
     )
+
+
+def _is_free(course: _Course) -> bool:
+    """Say whether another attempt costs nothing: who drains has done nothing for the last one.
+
+    All others are at most a tenth of the calls to a node.
+    """
+    return course.known is not None and course.known.code == Draining.code
 
 
 def _is_overload(outcome: Replied | Failed) -> bool:

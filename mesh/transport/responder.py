@@ -6,12 +6,12 @@ Never here: handlers, rows on disk, what methods mean.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import zmq
 
 from mesh.clock import monotonic_s
-from mesh.errors import LocalProtocolError, MeshError
+from mesh.errors import Denied, LocalProtocolError, MeshError
 from mesh.protocol import envelope
 from mesh.protocol.answering import Answering
 from mesh.protocol.control import Failure
@@ -25,6 +25,8 @@ from mesh.transport.rpc import failure_of
 from mesh.transport.sockets import Socket
 
 Job: TypeAlias = Execute | Resolve | Abort | Resume | Store | Forget
+
+_MADE_HERE: Final = b"\0"  # begins a routing id that libzmq made, and tells nobody
 
 
 class Responder:
@@ -103,6 +105,9 @@ class Responder:
             rpc = envelope.decode_rpc(frame.bytes)
             if rpc.kind is REQ and self._at_once(peer, rpc):
                 return
+            if rpc.kind is HELLO and not peer.startswith(_MADE_HERE):
+                self._deny(peer, rpc)
+                return
             # Who it is counts when a session begins; then it is pinned to the connection.
             user = user_of(frame) if rpc.kind is HELLO else ""
             effects = self.answering.frame(peer, user, rpc, monotonic_s())
@@ -120,6 +125,12 @@ class Responder:
         if not self._link.send(peer, envelope.encode_answer(rpc, *answer)):
             self._not_sent(peer)
         return True
+
+    def _deny(self, peer: bytes, hello: Rpc) -> None:
+        """Begin no session under a chosen id: whoever chose it next would go on with it."""
+        self.answering.rejects += 1
+        why = failure_of(Denied("a caller must not choose its routing id"))
+        self._send(peer, Rpc(ERR, 0, 0, hello.client_epoch, envelope.encode_value(why)))
 
     def _on_time(self) -> None:
         self._act(self.answering.tick(monotonic_s()))

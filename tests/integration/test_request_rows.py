@@ -25,7 +25,7 @@ from mesh.protocol.access import CLI, GUEST, Access, Grants
 from mesh.protocol.control import DURABLE, BreakerTurn, Hello, Snapshot, SnapshotPage
 from mesh.protocol.envelope import REP, REQ, Rpc
 from mesh.protocol.once import KEEP_S
-from mesh.protocol.rpcs import WINDOW, less_reserve
+from mesh.protocol.rpcs import BYE, CANCEL, WINDOW, less_reserve
 from mesh.runtime.circuit import CircuitBreaker
 from mesh.runtime.component import Component, EventMeta, event, request
 from mesh.runtime.deadline import left_s
@@ -498,6 +498,44 @@ async def test_stream_that_is_left_ends_its_handler(mesh: Any, eventually: Event
 
 
 # Who may.
+
+
+async def test_a6_duplicate_routing_id_hears_nothing_cancels_nothing_and_takes_no_session(
+    mesh: Any, eventually: Eventually
+) -> None:
+    shop, caller = await shop_and_caller(mesh)
+    shop.gate.clear()
+    reading = asyncio.ensure_future(caller.call("shop.read", 7, int, timeout_s=30.0))
+    await eventually(lambda: shop.entered["read"] == 2)
+    answering = mesh.running["shop"][0]._responder.answering
+    (session,) = [s for s in answering.sessions.all() if s.caller.node == "caller"]
+    (corr,) = session.open
+    epoch, accepted = session.caller.epoch, mesh.doors["shop"].zap.accepted
+    with RawCaller(mesh.directory.endpoint("shop", "r"), routing_id=session.peer) as thief:
+        await eventually(lambda: mesh.doors["shop"].zap.accepted > accepted)
+        thief.greet(Hello(CLUSTER, "thief", 1, 1), epoch)
+        thief.ask("shop.pay", 1, epoch, corr=99)
+        for kind in (CANCEL, BYE):
+            thief.send(envelope.encode_rpc(Rpc(kind, 0, corr, epoch, b"")))
+        for _ in range(50):
+            assert await caller.call("shop.stop", None, str, timeout_s=10.0) == "stopped"
+        assert not reading.done()
+        shop.gate.set()
+        assert await reading == 7
+        assert thief.heard() == []
+    assert answering.sessions.get(session.peer) is session
+    assert shop.entered == {"read": 2}
+    answering.check()
+
+
+async def test_a6_chosen_routing_id_begins_no_session(mesh: Any, eventually: Eventually) -> None:
+    shop, _ = await shop_and_caller(mesh)
+    with RawCaller(mesh.directory.endpoint("shop", "r"), routing_id=b"risk") as raw:
+        raw.greet(Hello(CLUSTER, "raw", 1, 1), epoch=1)
+        raw.ask("shop.pay", 1, epoch=1)
+        await eventually(lambda: len(raw.heard()) == 2)
+        assert raw.codes == ["DENIED", "UNKNOWN_SESSION"]
+    assert shop.entered["pay"] == 0
 
 
 async def test_a7_nobody_greets_by_another_name(mesh: Any, eventually: Eventually) -> None:

@@ -18,7 +18,7 @@ import msgspec
 from mesh.errors import MeshError, NotFound
 from mesh.protocol import envelope
 from mesh.protocol.access import GUEST, Access, Grants
-from mesh.protocol.control import DURABLE, EPHEMERAL, Heartbeat
+from mesh.protocol.control import DURABLE, EPHEMERAL, Bye, Heartbeat
 from mesh.runtime import runner
 from mesh.runtime.component import Component, EventMeta, event, request
 from mesh.runtime.doing import NO_REPLY
@@ -132,6 +132,16 @@ class Watcher(Tested):
             await self.commit(("x.seen", [meta.node, beat.state]))
 
 
+class Witness(Tested):
+    """Hears the goodbyes that a coordinator would, and keeps them."""
+
+    says: ClassVar = {"x.done": DURABLE}
+
+    @request("mesh.bye")
+    async def bye(self, bye: Bye) -> None:
+        await self.commit(("x.done", bye.node))
+
+
 class Hearer(Tested):
     """Keeps the first tick that it hears of each run of whoever says it, and every number."""
 
@@ -182,8 +192,15 @@ class Shop(Tested):
         await self.commit((topic, number), reply=reply)
         if where == "after":
             self.die(number)
+        elif where == "never":
+            await asyncio.Event().wait()
         elif where == "sent":  # the answer is with the socket, or with its thread, or gone out
             loop.call_soon(loop.call_later, after_s, self.die, number)
+        return -number
+
+    @request("shop.look", timeout_s=10.0)
+    async def look(self, number: int) -> int:
+        await asyncio.sleep(0.01)
         return -number
 
     @request("shop.sell", kind="keyed", timeout_s=10.0)
@@ -249,8 +266,45 @@ class Buyer(Tested):
             return f"{error.executed} {error.code}"
 
 
+class Crowd(Tested):
+    """Looks and buys in several lanes until told to stop; then writes what went wrong.
+
+    fault: the file it writes. What may be asked again, with the same key, is asked again.
+    """
+
+    async def begin(self) -> None:
+        self.file, self.number = Path(self.settings.fault), 0
+        self.failed: list[str] = []
+        for lane in range(8):
+            self.spawn(self.visit(), f"lane {lane}")
+
+    async def visit(self) -> None:
+        """Look, then buy, for ever."""
+        while True:
+            self.number += 1
+            number = self.number
+            await self.answered("shop.look", number, -number, None)
+            await self.answered("shop.sell", (number, "nowhere", 0.0), -number, f"{number}")
+
+    async def answered(self, method: str, arg: object, answer: int, key: str | None) -> None:
+        """Return once there is an answer; what else there was is a failure."""
+        while True:
+            try:
+                told: object = await self.call(method, arg, int, timeout_s=10.0, key=key)
+            except MeshError as error:
+                told = f"{error.executed} {error.code}"
+            if told == answer:
+                return
+            self.failed.append(f"{method} {arg}: {told}")
+            await asyncio.sleep(0.05)  # who fails at once is not asked at once
+
+    async def on_stop(self) -> None:
+        self.file.write_bytes(msgspec.json.encode([self.number, self.failed]))
+
+
 KINDS = {
-    kind.__name__.lower(): kind for kind in (Applier, Buyer, Counter, Hearer, Shop, Snail, Watcher)
+    kind.__name__.lower(): kind
+    for kind in (Applier, Buyer, Counter, Crowd, Hearer, Shop, Snail, Watcher, Witness)
 }
 
 
