@@ -19,6 +19,7 @@ from mesh.errors import (
     MeshError,
     NoService,
     OutcomeUnknown,
+    StorageError,
     Unavailable,
 )
 from mesh.protocol.control import DURABLE, EPHEMERAL, LASTVALUE
@@ -72,6 +73,17 @@ class Echo(Component):
     @request("echo.endless")
     async def endless(self, _: None) -> None:
         await asyncio.Event().wait()
+
+    @request("echo.drip")
+    async def drip(self, pause_s: float) -> AsyncIterator[int]:
+        for number in range(100):
+            yield number
+            await asyncio.sleep(pause_s)
+
+    async def process_request(self, request_type: str, data: Any, source: str) -> Any:
+        if request_type == "hang":
+            await asyncio.Event().wait()
+        return await super().process_request(request_type, data, source)
 
     @request("echo.ask")
     async def ask(self, _: None) -> int:
@@ -170,6 +182,52 @@ def test_a_handler_that_never_ends_is_cut_at_the_deadline(mesh: LoopbackMesh) ->
     with pytest.raises(OutcomeUnknown):
         mesh.call("echo.endless", None, type(None), timeout_s=1.5)
     assert clock.monotonic_s() - began == pytest.approx(1.5, abs=0.01)
+
+
+@pytest.mark.parametrize("method", ["hang", "echo.endless"])
+def test_an_untyped_request_ends_after_two_seconds(mesh: LoopbackMesh, method: str) -> None:
+    mesh.start("echo", Echo())
+    began = clock.monotonic_s()
+    with pytest.raises(OutcomeUnknown):
+        mesh.run(mesh.me.request("echo", method, None))
+    assert clock.monotonic_s() - began == pytest.approx(2.0, abs=0.01)
+
+
+def test_a_reply_in_parts_has_an_end_for_the_whole_of_it(mesh: LoopbackMesh) -> None:
+    mesh.start("echo", Echo())
+    taken: list[int] = []
+
+    async def take(pause_s: float) -> None:
+        async for number in mesh.me.stream("echo.drip", pause_s, int, timeout_s=1.0):
+            taken.append(number)  # noqa: PERF401  # it ends by an error
+
+    began = clock.monotonic_s()
+    with pytest.raises(OutcomeUnknown):
+        mesh.run(take(0.3))
+    assert clock.monotonic_s() - began == pytest.approx(1.0, abs=0.01)
+    assert taken == [0, 1, 2, 3]
+    with pytest.raises(OutcomeUnknown):
+        mesh.run(take(60.0))
+
+
+def test_a_stop_ends_though_on_stop_does_not(mesh: LoopbackMesh) -> None:
+    class Clinging(Component):
+        async def on_stop(self) -> None:
+            await asyncio.Event().wait()
+
+    mesh.start("clinging", Clinging())
+    began = clock.monotonic_s()
+    mesh.stop("clinging")
+    assert clock.monotonic_s() - began == pytest.approx(10.0, abs=0.1)
+    assert [line.event for line in mesh.logged("clinging")] == ["drain_cut_short"]
+
+
+def test_a_disk_that_hangs_ends_the_node_and_all_who_wait(mesh: LoopbackMesh) -> None:
+    tally = Tally()
+    mesh.start("tally", tally)
+    mesh._disks["tally"].sync_s = 3_600.0
+    with pytest.raises(StorageError, match="still writing after 30 s"):
+        mesh.call("tally.add", 1, int, key="k", timeout_s=300.0)
 
 
 def test_errors_are_those_of_the_mesh(mesh: LoopbackMesh) -> None:
@@ -355,6 +413,43 @@ def test_roles_are_those_of_the_configuration(mesh: LoopbackMesh) -> None:
     outlaw.emit("x.in.a", 1)
     mesh.advance(0.1)
     assert [topic for topic in ear.heard if topic[0] != "!"] == ["x.in.a"]
+
+
+def test_what_a_role_may_not_hear_is_not_heard(mesh: LoopbackMesh) -> None:
+    class Ear(Component):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heard: list[str] = []
+
+        @event("order.")
+        def on_order(self, _: Any, meta: EventMeta) -> None:
+            self.heard.append(meta.topic)
+
+    guest, friend = Ear(), Ear()
+    mesh.start("guest", guest)
+    mesh.start("test.friend", friend)
+    mesh.publish("order.paper", 1)
+    assert (guest.heard, friend.heard) == ([], ["order.paper"])
+    assert "denied there: ['order.']" in {
+        line.fields["why"] for line in mesh.logged("guest") if line.event == "link"
+    }
+
+
+def test_who_is_gone_holds_no_subscription(mesh: LoopbackMesh) -> None:
+    bus = mesh._schedule.processes["test"].bus
+    assert bus is not None
+    guard = bus._planes.events._guard
+
+    def held() -> int:
+        return sum(guard.held(user) for user in guard._users)
+
+    before = held()
+    mesh.start("echo", Echo())
+    assert held() > before
+    mesh.kill("echo")
+    mesh.advance(0.1)
+    assert held() == before
+    guard.check()
 
 
 def test_a_task_that_never_waits_is_told(mesh: LoopbackMesh) -> None:
