@@ -253,7 +253,8 @@ class Asking:
             return self._left(envelope.decode_value(rpc.body, rpcs.Goaway), now)
         if rpc.kind is rpcs.CREDIT:
             credit = envelope.decode_value(rpc.body, rpcs.Credit)
-            return self._set_window(credit.messages, credit.bytes, now)
+            self._calls.grant(credit.messages, credit.bytes)
+            return self._pump(now)
         if rpc.kind is rpcs.BYE:
             return self._gone(now)
         self.rejects += 1
@@ -264,17 +265,16 @@ class Asking:
             return []  # of a greeting said twice
         self._link.welcomed(now)
         self.welcome = welcome
-        return [Ready(welcome), *self._set_window(welcome.credit, welcome.credit_bytes, now)]
+        self._calls.grant(welcome.credit, welcome.credit_bytes)
+        return [Ready(welcome), *self._pump(now)]
 
     def _ponged(self, pong: rpcs.Pong, now: float) -> list[Effect]:
         """Compare what the peer has of ours with what we think it has."""
-        effects = list[Effect]()
         self.rtt_ns, self.offset_ns = pong.measured(self.stamp())
         why = failure(errors.Unavailable, "the request or its answer was lost")
-        for corr in self._calls.missing(pong.asked, set(pong.open)):
-            self.healed += 1
-            effects += self._lost_one(corr, why)
-        return [*effects, *self._pump(now)]
+        missing = self._calls.missing(pong.asked, set(pong.open))
+        self.healed += len(missing)
+        return [*self._lose_each(missing, why), *self._pump(now)]
 
     def _turned_away(self, why: Failure, now: float) -> list[Effect]:
         if why.code == errors.UnknownSession.code:
@@ -348,10 +348,6 @@ class Asking:
         self._why = why
         return [*self._lose(why), Close(why)]
 
-    def _set_window(self, messages: int, size: int, now: float) -> list[Effect]:
-        self._calls.grant(messages, size)
-        return self._pump(now)
-
     def _rpc(self, kind: Kind, body: bytes = b"", method: int = 0, corr: int = 0) -> Rpc:
         return Rpc(kind, method, corr, self.epoch, body)
 
@@ -391,10 +387,10 @@ class Asking:
 
     def _lose(self, why: Failure) -> list[Effect]:
         """Fail what is in flight, and what waits for the same connection."""
-        effects: list[Effect] = []
-        for corr in list(self._calls.flying):
-            effects += self._lost_one(corr, why)
-        return [*effects, *self._fail_queue(why)]
+        return [*self._lose_each(list(self._calls.flying), why), *self._fail_queue(why)]
+
+    def _lose_each(self, corrs: list[int], why: Failure) -> list[Effect]:
+        return [effect for corr in corrs for effect in self._lost_one(corr, why)]
 
     def _fail_queue(self, why: Failure) -> list[Effect]:
         calls = [self._calls.withdraw(call.corr) for call in list(self._calls.queue)]

@@ -36,7 +36,7 @@ from mesh.protocol.outbound import Outbound
 from mesh.protocol.sessions import Sessions
 from mesh.protocol.work import Work
 from mesh.runtime.breakernews import BreakerNews
-from mesh.runtime.component import Component, RawSink, Wished
+from mesh.runtime.component import Component
 from mesh.runtime.directory import Directory, host_id
 from mesh.runtime.dispatch import Paces
 from mesh.runtime.doing import NO_REPLY, current, store_with_row
@@ -46,6 +46,7 @@ from mesh.runtime.health import Health, rss_bytes
 from mesh.runtime.inbound import Inbound
 from mesh.runtime.peers import Peers
 from mesh.runtime.planes import Addresses, Planes
+from mesh.runtime.port import RawSink, Wished
 from mesh.runtime.runs import Run
 from mesh.runtime.serving import Serving
 from mesh.runtime.streams import OFFSET_MAX, DurableLog

@@ -7,14 +7,13 @@ import asyncio
 import typing
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
-from typing import Any, ClassVar, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 from mesh import clock
 from mesh.errors import LocalProtocolError, OutcomeUnknown
 from mesh.protocol import envelope
 from mesh.protocol.catchup import Notice
-from mesh.protocol.cause import Cause
-from mesh.protocol.control import DeliveryClass, Heartbeat, ModeChange, NodeState, Record
+from mesh.protocol.control import DeliveryClass, NodeState
 from mesh.protocol.mode import SAFE, SystemMode
 from mesh.protocol.outbound import Voice
 from mesh.runtime.calling import Wanted
@@ -22,6 +21,7 @@ from mesh.runtime.circuit import Breakers
 from mesh.runtime.doing import NO_REPLY
 from mesh.runtime.handlers import REQUEST_TIMEOUT_S, Bound, EventMeta, event, request
 from mesh.runtime.logs import Logs
+from mesh.runtime.port import BusPort, RawSink, Wished
 from mesh.runtime.settings import Paths
 from mesh.storage.journal import Journal
 from mesh.transport.handled import because, cause_now, handled, in_lane
@@ -30,80 +30,8 @@ __all__ = ["Component", "ComponentAPI", "EventMeta", "because", "cause_now", "ev
 
 T = TypeVar("T")
 QUEUE_MAX: Final = 4096
-Wished: TypeAlias = tuple[str, object] | tuple[str, object, Cause | None]
 _NO_VOICE: Final[tuple[type, Any]] = (Protocol, None)  # type(value) is never that
 _handled: Final = handled.get  # 200 ns less than the method
-RawSink = Callable[[bytes, int, EventMeta], None]
-
-
-class BusPort(Protocol):
-    """What a component needs of the process it lives in."""
-
-    node: str
-    epoch: int
-    paths: Paths
-    log: Logs
-    mode: SystemMode
-    mode_epoch: int
-    view: dict[str, NodeState]
-    voices: dict[str, tuple[type, Voice]]  # by topic, what emit would only look up
-    breakers: Breakers
-
-    @property
-    def journal(self) -> Journal:
-        """Return the node's journal."""
-
-    @property
-    def record(self) -> Record:
-        """Return how others reach this run."""
-
-    def heartbeat(self) -> Heartbeat:
-        """Return how this node is now."""
-
-    def learn_mode(self, change: ModeChange) -> None:
-        """Take a mode unless a newer one is known."""
-
-    def emit(self, topic: str, value: object, ts_recv: int) -> None:
-        """Publish an EPHEMERAL or LASTVALUE event."""
-
-    def retire(self, topic: str, value: object) -> None:
-        """End a LASTVALUE topic."""
-
-    async def commit(
-        self,
-        records: tuple[Wished, ...],
-        applied: EventMeta | None,
-        *,
-        patient: bool,
-        reply: object = NO_REPLY,
-    ) -> int:
-        """Store DURABLE events, then publish them."""
-
-    async def call_raw(self, wanted: Wanted) -> bytes:
-        """Call another node."""
-
-    def stream_raw(self, wanted: Wanted) -> AsyncIterator[bytes]:
-        """Call another node that answers in parts."""
-
-    async def process(self, request_type: str, data: Any, source: str) -> Any:
-        """Answer with the typed handler of that name."""
-
-    def spawn(
-        self, coro: Coroutine[Any, Any, None], name: str, cause: Cause | None
-    ) -> asyncio.Task[None]:
-        """Run a task for the life of the process."""
-
-    def every(self, period_s: float, func: Callable[[], Any]) -> None:
-        """Call *func* periodically."""
-
-    def subscribe(self, prefix: str, sink: RawSink) -> None:
-        """Hear a prefix untyped."""
-
-    def unsubscribe(self, prefix: str, sink: RawSink) -> None:
-        """Hear it no longer."""
-
-    def report(self, name: str, number: float) -> None:
-        """Put a figure into the heartbeat."""
 
 
 def _nowhere(topic: str, value: object, ts_recv: int) -> None:
@@ -140,12 +68,16 @@ class ComponentAPI:
     async def process_request(self, request_type: str, data: Any, source: str) -> Any:
         """Answer an untyped request; by default the typed handler of that name does.
 
-        Raises NotFound if there is none.
+        Raises NotFound if there is none. It is cut when the caller's time is over, or after
+        two seconds.
         """
         return await self.bus.process(request_type, data, source)
 
     async def request(self, target_id: str, request_type: str, data: Any) -> Any:
-        """Return what process_request of *target_id* answers, plain. Raises MeshError."""
+        """Return what process_request of *target_id* answers, plain, within two seconds.
+
+        Raises MeshError.
+        """
         body = envelope.encode_value([request_type, data])
         wanted = Wanted("mesh.request", body, REQUEST_TIMEOUT_S, target_id)
         return envelope.decode_value(await self.bus.call_raw(wanted))
@@ -259,10 +191,16 @@ class Component(ComponentAPI):
         self.journal.floor = max(self.journal.floor, through)
 
     async def on_start(self) -> None:
-        """Prepare, after sockets are bound and before READY is reported."""
+        """Prepare, after sockets are bound and before READY is reported.
+
+        It has start_s of [mesh]; then the node ends with 70 and is started anew.
+        """
 
     async def on_stop(self) -> None:
-        """Save what must not be lost; the node is draining."""
+        """Save what must not be lost; the node is draining.
+
+        Of drain_s of [mesh] it has what the requests under way have left; then it is cancelled.
+        """
 
     def on_mode(self, mode: SystemMode) -> None:
         """Learn that another mode is in force; perhaps before on_start."""
@@ -307,8 +245,9 @@ class Component(ComponentAPI):
         in the same transaction. reply: in the handler of a keyed request, what it will return,
         stored likewise: a crash leaves the effect with its reply, or neither. Raises
         Unavailable (executed: no) when the disk is full; patient ones, which are decided and
-        cannot be undone, wait for space instead. Cancelling the wait does not take them back.
-        Another failure of the disk ends the node.
+        cannot be undone, wait for space instead, without an end but that of the node. Cancelling
+        the wait does not take them back. Another failure of the disk ends the node, as does one
+        write of half a minute.
         """
         return await self.bus.commit(records, applied, patient=patient, reply=reply)
 
@@ -331,7 +270,7 @@ class Component(ComponentAPI):
         key: str | None = None,
         urgent: bool = False,
     ) -> T:
-        """Return the reply of whoever serves *method*. Raises MeshError.
+        """Return the reply of whoever serves *method*, within *timeout_s*. Raises MeshError.
 
         In a handler it takes no longer than the request that is being answered has left. It
         may be asked of several instances, or of one again, where that cannot do harm. key: of
@@ -384,7 +323,10 @@ class Component(ComponentAPI):
         return self.bus.spawn(coro, name, cause_now())
 
     def every(self, period_s: float, func: Callable[[], Awaitable[None] | None]) -> None:
-        """Call *func* every *period_s* seconds."""
+        """Call *func* every *period_s* seconds; the next period begins when it has ended.
+
+        What it waits for must have an end, as in a coroutine that hears events.
+        """
         self.bus.every(period_s, func)
 
     def subscribe(self, prefix: str, sink: RawSink) -> None:

@@ -184,7 +184,7 @@ class Process:
         bus.start()
         bus.spawn(self._scan(bus), "scan")
         bus.spawn(component.listen_events(), "listen_events")
-        await component.on_start()
+        await self._prepare(component)
         bus.state = "ready"
         bus.spawn(self._beat(bus), "heartbeat")
         bus.spawn(self._register(bus), "register")
@@ -196,6 +196,17 @@ class Process:
         if self._failure is not None:
             raise self._failure
         await self._drain(component, bus)
+
+    async def _prepare(self, component: Component) -> None:
+        """Let the component start. Raises TimeoutError where that has no end."""
+        limit_s = self._mesh.start_s
+        try:
+            async with asyncio.timeout(limit_s) as limit:
+                await component.on_start()
+        except TimeoutError:
+            if limit.expired():
+                raise TimeoutError(f"on_start took longer than {limit_s:g} s") from None
+            raise
 
     def _on_failure(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """End the node: what a plain handler raised is a bug, and its state cannot be trusted."""

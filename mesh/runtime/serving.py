@@ -116,7 +116,7 @@ class Serving:
             reply = envelope.encode_value(self._call(served.bound, rpc.body, caller.node))
         except StorageError:
             raise  # the disk failed: the node ends and recovers from what is on it
-        except Exception as error:  # noqa: BLE001  # a handler's bug answers its caller; the node goes on
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # a handler's bug answers its caller; the node goes on
             return ERR, rpcs.encoded(failure_of(self._told(served, error)))
         finally:
             handled.reset(caused)

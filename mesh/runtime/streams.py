@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeAlias
 
-from mesh.errors import Invalid, LocalProtocolError, NotFound, Unavailable
+from mesh.errors import Invalid, LocalProtocolError, NotFound, StorageError, Unavailable
 from mesh.protocol.commits import Applied, DeadLetter, Group, GroupCommit, Wish
 from mesh.protocol.control import Ack, Fetch, FetchPage
 from mesh.protocol.envelope import Event
@@ -22,6 +22,7 @@ from mesh.storage.journal import Journal
 from mesh.transport.pubsub import Publisher
 
 DISK_RETRY_S: Final = 0.25
+HANG_S: Final = 30.0  # of one write; nobody may wait for a disk for ever
 LOOK_S: Final = 0.5  # between two looks at what the writer does by itself
 OFFSET_MAX: Final = (1 << 63) - 1  # SQLite knows no larger number
 
@@ -50,6 +51,7 @@ class DurableLog:
         self.full = False  # the last group was refused for want of space
         self.lost = self.rejects = 0  # consumers that retention overtook; acks that cannot be
         self._failed = self._closed = False
+        self._since: float | None = None  # a group is being written
         self._added = 0  # wishes so far
         self._undecided: dict[Ticket, int] = {}  # decisions not on disk, oldest first
         self._held: dict[str, tuple[int, Callable[[], None]]] = {}  # by topic, in order
@@ -161,6 +163,7 @@ class DurableLog:
         if group is None:
             return
         if any(group):
+            self._since = self._loop.time()
             self.journal.write(group)
         else:  # somebody only waits for what was before
             self._loop.call_soon(self._written, None)
@@ -170,6 +173,7 @@ class DurableLog:
         self._loop.call_soon_threadsafe(partial(self._written, error))
 
     def _written(self, error: BaseException | None) -> None:
+        self._since = None
         if error is None:
             self._publish()
         elif isinstance(error, Unavailable):
@@ -189,6 +193,9 @@ class DurableLog:
         journal = self.journal
         if journal.failure is not None:
             self._fail(journal.failure)
+            return
+        if self._since is not None and self._loop.time() - self._since > HANG_S:
+            self._fail(StorageError(f"{journal.path}: still writing after {HANG_S:g} s"))
             return
         self._look_again = self._loop.call_later(LOOK_S, self._look)
         while journal.lost:
@@ -230,4 +237,7 @@ class DurableLog:
 
     def _again(self) -> None:
         self._retry = None
+        # What is refused while the disk is full writes nothing, so nothing else would ever show
+        # that there is space again. With nobody waiting the next one to write finds out.
+        self.full = self._commits.queued > 0
         self._pump()

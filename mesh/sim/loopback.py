@@ -29,6 +29,7 @@ from mesh.protocol.control import (
     ModeChange,
 )
 from mesh.protocol.mode import NORMAL, SystemMode
+from mesh.runtime.circuit import Breakers, CircuitBreaker, Permit
 from mesh.runtime.component import Component
 from mesh.runtime.handlers import REQUEST_TIMEOUT_S, request
 from mesh.runtime.identity import check_name
@@ -94,6 +95,9 @@ class LoopbackMesh:
             self._world = self._made(home)
             for kind, node in _VOICES.items():
                 self.start(node, _Outsider(kind, self._schemas))
+            bus = self._schedule.processes[TEST].bus
+            assert bus is not None, "it has started"
+            bus.peers.calling.breakers = Breakers(_AlwaysClosed)
             self.set_mode(NORMAL)
             self._opened = opened.pop_all()
         return self
@@ -140,14 +144,16 @@ class LoopbackMesh:
         self._schedule.until(lambda: process.ended, START_S, f"{node} does not stop")
 
     def answer(self, method: str, func: Callable[..., Any], *, kind: str = "") -> None:
-        """Let a node of the test's answer *method* by *func*, annotated as a handler is.
+        """Let a node of the test's answer *method* by *func*, annotated as a handler's is.
 
-        It takes the place of an earlier one. kind: see mesh.runtime.handlers.request.
+        It takes an argument and, if it wants, the caller's name. It replaces an earlier one.
+        kind: see mesh.runtime.handlers.request.
         """
         node = f"{TEST}.{method}"
         if node in self._schedule.processes:
             self.kill(node)
-        answerer = type("Answerer", (Component,), {"reply": _handler(method, func, kind)})
+        reply = staticmethod(request(method, kind=kind)(func))
+        answerer = type("Answerer", (Component,), {"reply": reply})
         self.start(node, answerer())
 
     def refuse(self, method: str, error: MeshError, *, kind: str = "") -> None:
@@ -190,7 +196,11 @@ class LoopbackMesh:
         target: str | None = None,
         key: str | None = None,
     ) -> T:
-        """Return the reply of whoever serves *method*; see Component.call. Raises MeshError."""
+        """Return the reply of whoever serves *method*; see Component.call. Raises MeshError.
+
+        It is tried again where that does no harm, as any node's call is; but no breaker comes
+        between, for a test wants to see what the callee says.
+        """
         called = self.me.call(method, arg, kind, timeout_s=timeout_s, target=target, key=key)
         return self.run(called)
 
@@ -245,6 +255,14 @@ class LoopbackMesh:
             self._said.append(frame)
 
 
+class _AlwaysClosed(CircuitBreaker):
+    """The breaker of the test's own calls: nothing opens it."""
+
+    def record(self, permit: Permit, *, succeeded: bool) -> bool:
+        """Learn nothing."""
+        return self.give_back(permit)
+
+
 class _Outsider(Component):
     """A node of the test's, which says whatever it is told to."""
 
@@ -254,17 +272,6 @@ class _Outsider(Component):
         super().__init__()
         self.says = {"": kind}  # type: ignore[misc]  # each instance says another class
         self.schemas = schemas  # type: ignore[misc]  # as the test declares
-
-
-def _handler(method: str, func: Callable[..., Any], kind: str) -> Any:
-    """Return *func* as a marked method that takes no self."""
-
-    def made(*args: Any) -> Any:
-        return func(*args)
-
-    made.__wrapped__ = func  # type: ignore[attr-defined]  # what its parameters are
-    made.__annotations__ = getattr(func, "__annotations__", {})
-    return staticmethod(request(method, kind=kind)(made))
 
 
 async def _saying(component: Component, kind: DeliveryClass, topic: str, value: object) -> None:

@@ -29,9 +29,10 @@ from mesh.storage.image import (
 )
 from mesh.storage.private import PrivateDirectory, Unfit, translated
 
-__all__ = ["KEPT", "STATE_MAX_BYTES", "Checkpoint", "Checkpointer", "Upgrade"]
+__all__ = ["KEPT", "STATE_MAX_BYTES", "Checkpoint", "Checkpointer", "Positions", "Upgrade"]
 
-Upgrade: TypeAlias = Callable[[Any], Any]  # state of schema n to state of schema n + 1
+Positions: TypeAlias = tuple[Applied, ...]
+Upgrade: TypeAlias = Callable[[Any, Positions], tuple[Any, Positions]]  # schema n to n + 1
 Ends: TypeAlias = Mapping[str, tuple[str, int]]  # node to log_id and last offset of its log
 
 KEPT: Final = 3
@@ -44,9 +45,10 @@ _GENERATION: Final = r"\.([1-9][0-9]{0,17})"  # fits 64 bits, with one spelling 
 class Checkpointer:
     """Save and restore the state of *component_id* under *storage_path*.
 
-    schema: number of the state's shape; upgrades: by number n, what makes schema n + 1 of
-    schema n. epoch: of this run, written into the file. report: gets a line for each rejected
-    file and each slow encoding; *rejections* keeps the last ones of the first kind.
+    schema: number of the state's shape; upgrades: by number n, what makes state and positions
+    of schema n + 1 of those of schema n. epoch: of this run, written into the file. report:
+    gets a line for each rejected file and each slow encoding; *rejections* keeps the last ones
+    of the first kind.
 
     The first save makes it the writer of its files until :meth:`close`, or until it is
     forgotten. Raises Invalid for an id that is no plain name or a state that cannot be
@@ -175,26 +177,26 @@ class Checkpointer:
 
     def _verified(self, directory: PrivateDirectory, generation: int, ends: Ends) -> Checkpoint:
         raw = directory.read(self._named(generation), IMAGE_MAX_BYTES)
-        found = decode(self.component_id, generation, raw)
+        found = self._upgraded(decode(self.component_id, generation, raw))
         for node, log_id, offset in found.positions:
             known_id, last = ends.get(node, (log_id, offset))
             if known_id == log_id and offset > last:
                 raise Unfit(f"is ahead of the log of {node}: offset {offset}, it ends at {last}")
-        return self._upgraded(found)
+        return found
 
     def _upgraded(self, found: Checkpoint) -> Checkpoint:
         if not 1 <= found.schema <= self.schema:
             raise Unfit(f"has schema {found.schema}, {self.schema} is known")
-        state = found.state
+        state, positions = found.state, found.positions
         for schema in range(found.schema, self.schema):
             upgrade = self._upgrades.get(schema)
             if upgrade is None:
                 raise Unfit(f"has schema {found.schema}, and nothing upgrades schema {schema}")
             try:
-                state = upgrade(state)
+                state, positions = upgrade(state, positions)
             except Exception as error:  # old state may surprise in any way, an older file helps
                 raise Unfit(f"does not survive the upgrade from schema {schema}") from error
-        return Checkpoint(state, found.positions, self.schema, found.epoch, found.generation)
+        return Checkpoint(state, positions, self.schema, found.epoch, found.generation)
 
     def _reject(self, directory: PrivateDirectory, generation: int, reason: str) -> None:
         name, aside = self._named(generation), self._named(generation, "bad")

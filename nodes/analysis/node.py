@@ -1,11 +1,13 @@
 """The analysis node on the mesh: hears trades, commits bars, publishes indicators.
 
+What it has is the newest bars, in its journal; a checkpoint of them lets the journal's head go.
+
 Never here: how a bar or an indicator is made.
 """
 
 import asyncio
-from collections import deque
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -21,14 +23,16 @@ from mesh.runtime.component import (
     event,
     request,
 )
+from mesh.runtime.saving import Saving
 from nodes.analysis.bars import Bars
-from nodes.analysis.indicators import Indicator
+from nodes.analysis.history import History
 from nodes.analysis.settings import AnalysisSettings
 from nodes.domain.market import Bar, FeedStatus, IndicatorValue, Quote, Trade
 from nodes.domain.plain import plain
 from nodes.domain.schemas import SCHEMAS
 
-UNCOMMITTED_MAX = 10_000  # closed bars that wait for the disk; above it the node gives up
+CHECKPOINT_S: Final = 60.0  # all bars are written at once, and a minute of them replays in no time
+UNCOMMITTED_MAX: Final = 10_000  # closed bars that wait for the disk; above it the node gives up
 
 
 class HistoryQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -53,24 +57,38 @@ class AnalysisNode(Component):
             delay_ns=settings.close_delay_ms * 1_000_000,
             empty_max=settings.empty_bars_max,
         )
-        self.history: dict[tuple[str, str], deque[Bar]] = {}
-        self.indicators: dict[tuple[str, str], list[Indicator]] = {}
+        self.history = History(settings.history_bars, settings.indicators)
         self.closed: asyncio.Queue[tuple[Bar, Cause | None]] = asyncio.Queue(UNCOMMITTED_MAX)
 
     async def on_start(self) -> None:
-        """Take up where the journal ends."""
-        newest: dict[str, deque[tuple[int, bytes]]] = {}
-        for _, topic, schema, frame in self.journal.read():
+        """Take up where checkpoint and journal end."""
+        self.saving = Saving(self, self.history.snapshot)
+        for value in self.history.begin(self.past()):
+            self.tell(value)
+        for bar in self.history.bars():
+            self.bars.restore(bar)
+        self.saving.start(CHECKPOINT_S)
+        self.spawn(self.commit_bars(), "commit bars")
+
+    async def on_stop(self) -> None:
+        """Leave nothing to be replayed."""
+        await self.saving.close()
+
+    def past(self) -> Iterator[Bar]:
+        """Yield the bars of earlier runs: those of the checkpoint, then those journaled since."""
+        journal = self.journal
+        saved = self.saving.restore({self.node: (journal.log_id, journal.last)})
+        after = self.saving.position(self.node, journal.log_id)
+        if journal.first > after + 1:
+            self.log.warning("OFFSET_GONE", after=after, first=journal.first, node=self.node)
+        elif after:
+            yield from History.saved(saved)
+        for offset, topic, schema, frame in journal.read(after):
+            self.saving.reached(self.node, journal.log_id, offset)
             if topic.startswith("md.bar."):
-                kept = newest.setdefault(topic, deque(maxlen=self.wanted.history_bars))
-                kept.append((schema, frame))
-        for kept in newest.values():
-            for schema, frame in kept:
                 bar = self.decode(schema, decode_event(frame).payload)
                 assert isinstance(bar, Bar)
-                self.bars.restore(bar)
-                self.publish_indicators(bar)
-        self.spawn(self.commit_bars(), "commit bars")
+                yield bar
 
     @event("md.trade.")
     def on_trade(self, trade: Trade, meta: EventMeta) -> None:
@@ -95,8 +113,9 @@ class AnalysisNode(Component):
             asked = msgspec.convert(query, HistoryQuery)
         except msgspec.ValidationError as error:
             raise Invalid(f"analysis.history: {error}") from None
-        kept = self.history.get((asked.instrument, asked.interval), ())
-        return [plain(bar) for bar in list(kept)[-asked.limit :]] if asked.limit > 0 else []
+        return [
+            plain(bar) for bar in self.history.past(asked.instrument, asked.interval, asked.limit)
+        ]
 
     def keep(self, bars: list[Bar]) -> None:
         """Queue closed bars for the journal; a full queue ends the node: its disk is gone."""
@@ -110,26 +129,15 @@ class AnalysisNode(Component):
             while not self.closed.empty():
                 closed.append(self.closed.get_nowait())
             said = [(f"md.bar.{bar.interval}.{bar.instrument}", bar, why) for bar, why in closed]
-            await self.commit(*said, patient=True)
+            last = await self.commit(*said, patient=True)
             for bar, why in closed:
                 with because(why):
-                    self.publish_indicators(bar)
+                    for value in self.history.apply(bar):
+                        self.tell(value)
+            self.saving.reached(self.node, self.journal.log_id, last)
             self.report("late_trades", self.bars.late)
             self.report("source_restarts", self.bars.restarts)
 
-    def publish_indicators(self, bar: Bar) -> None:
-        """Carry history and indicators forward by one bar."""
-        key = (bar.instrument, bar.interval)
-        if key not in self.history:
-            self.history[key] = deque(maxlen=self.wanted.history_bars)
-            self.indicators[key] = [Indicator(name) for name in self.wanted.indicators]
-        self.history[key].append(bar)
-        for indicator in self.indicators[key]:
-            value = indicator.update(float(bar.close))
-            if value is not None:
-                self.emit(
-                    f"ta.{indicator.name}.{bar.interval}.{bar.instrument}",
-                    IndicatorValue(
-                        bar.instrument, bar.interval, indicator.name, value, bar.close_ts
-                    ),
-                )
+    def tell(self, value: IndicatorValue) -> None:
+        """Publish what an indicator is at the newest bar."""
+        self.emit(f"ta.{value.name}.{value.interval}.{value.instrument}", value)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
+import msgspec
+
 from mesh.protocol.mode import SystemMode
 from nodes.domain.accounts import Position
 from nodes.domain.decisions import Limits, RiskDecision
@@ -18,13 +20,24 @@ from nodes.domain.instruments import Instrument
 from nodes.domain.market import BUY, SELL, Quote, Side
 from nodes.domain.numbers import EXACT, ZERO, add
 from nodes.domain.orders import WORKING, Order, OrderEvent, OrderIntent
-from nodes.risk.limits import Deny, View, first_denial
+from nodes.risk.limits import ID_CONFLICT, Deny, View, first_denial
 
 Holder: TypeAlias = tuple[str, str]  # account, instrument
 
 DECIDED_MAX: Final = 10_000  # denied intents that are answered alike when they come again
+ENDED_MAX: Final = 10_000  # ended orders; beyond that execution alone remembers them
+SCHEMA: Final = 1  # of what snapshot returns
 
 sub = EXACT.subtract
+
+
+class Books(msgspec.Struct, frozen=True):
+    """What a checkpoint holds."""
+
+    working: list[Order]
+    ended: list[Order]  # oldest end first
+    flight: list[OrderIntent]
+    forgotten: list[tuple[str, str, Decimal]]  # account, instrument, signed quantity
 
 
 @dataclass(slots=True)
@@ -39,10 +52,12 @@ class Gatekeeper:
     quotes: dict[str, tuple[Quote, float]] = field(default_factory=dict)  # with time of arrival
     orders: dict[str, Order] = field(default_factory=dict)
     working: dict[str, Order] = field(default_factory=dict)
+    ended: dict[str, msgspec.Raw] = field(default_factory=dict)  # encoded once, for checkpoints
+    forgotten: dict[Holder, Decimal] = field(default_factory=dict)  # sum of what those had filled
     held: dict[Holder, Decimal] = field(default_factory=dict)  # sum of what orders filled
     reported: dict[Holder, dict[str, Position]] = field(default_factory=dict)
     flight: dict[str, OrderIntent] = field(default_factory=dict)  # approved, order not seen yet
-    decided: dict[str, tuple[OrderIntent, RiskDecision]] = field(default_factory=dict)
+    decided: dict[str, tuple[OrderIntent | None, RiskDecision]] = field(default_factory=dict)
 
     def handle(self, event: object, now: float) -> None:
         """Learn from an event; a type that is not for us changes nothing."""
@@ -55,7 +70,7 @@ class Gatekeeper:
         if known is not None and known.intent == intent:  # approved once: execution has it
             return self._verdict(intent, None, known.ts_state)
         before = self.decided.get(intent.client_order_id)
-        if before is not None and before[0] == intent:
+        if before is not None and before[0] in (None, intent):
             return before[1]
         try:
             deny = first_denial(intent, self.view(intent, now), self.limits)
@@ -63,7 +78,7 @@ class Gatekeeper:
             deny = Deny("CHECK_FAILED", f"{type(error).__name__}: {error}"[:200])
         decision = self._verdict(intent, deny, ts)
         if before is None and known is None:
-            self._remember(intent, decision)
+            self._remember(intent.client_order_id, intent, decision)
         if decision.approved and known is None:
             self.flight[intent.client_order_id] = intent
         return decision
@@ -79,10 +94,21 @@ class Gatekeeper:
             ts_decided=ts,
         )
 
-    def _remember(self, intent: OrderIntent, decision: RiskDecision) -> None:
+    def recall(self, decision: RiskDecision) -> None:
+        """Learn from a decision of an earlier run, in order: what was denied stays denied.
+
+        Its intent is not known any more. What was approved execution knows, or is judged anew.
+        """
+        coid = decision.client_order_id
+        if decision.approved:
+            self.decided.pop(coid, None)
+        elif decision.code != ID_CONFLICT:  # that one is about another intent of the same id
+            self._remember(coid, None, decision)
+
+    def _remember(self, coid: str, intent: OrderIntent | None, decision: RiskDecision) -> None:
         if len(self.decided) >= DECIDED_MAX:
             self.decided.pop(next(iter(self.decided)))  # the oldest; flight keeps what may trade
-        self.decided[intent.client_order_id] = (intent, decision)
+        self.decided[coid] = (intent, decision)
 
     def release(self, coid: str) -> None:
         """Forget an approval whose order is proved not to exist; a new try is judged anew."""
@@ -116,10 +142,34 @@ class Gatekeeper:
         """Assert every invariant."""
         assert not self.flight.keys() & self.orders.keys()
         assert all(order.state in WORKING for order in self.working.values())
-        replayed: dict[Holder, Decimal] = {}
+        assert self.orders.keys() == self.working.keys() | self.ended.keys()
+        replayed = dict(self.forgotten)
         for order in self.orders.values():
             _hold(replayed, order.intent, order.filled)
         assert replayed == self.held
+
+    def snapshot(self) -> dict[str, object]:
+        """Return what a restart needs of orders and approvals, for restore."""
+        return {
+            "working": list(self.working.values()),
+            "ended": list(self.ended.values()),
+            "flight": list(self.flight.values()),
+            "forgotten": [(*holder, quantity) for holder, quantity in self.forgotten.items()],
+        }
+
+    def restore(self, snapshot: Any) -> None:
+        """Take over a snapshot that was decoded without types, before anything else is learned."""
+        books = msgspec.convert(snapshot, Books)
+        for account, instrument, quantity in books.forgotten:
+            self.forgotten[account, instrument] = self.held[account, instrument] = quantity
+        for order in (*books.ended, *books.working):
+            self._on_order(OrderEvent("saved", order), 0.0)
+        self.flight = {intent.client_order_id: intent for intent in books.flight}
+
+    def forget_orders(self) -> None:
+        """Begin without orders: execution's journal is another one. Approvals still count."""
+        for learned in (self.orders, self.working, self.ended, self.held, self.forgotten):
+            learned.clear()
 
     def _known(self, coid: str) -> OrderIntent | None:
         if (order := self.orders.get(coid)) is not None:
@@ -142,8 +192,18 @@ class Gatekeeper:
         self.decided.pop(coid, None)
         if order.state in WORKING:
             self.working[coid] = order
+            self.ended.pop(coid, None)
         else:
             self.working.pop(coid, None)
+            self._end(order)
+
+    def _end(self, order: Order) -> None:
+        self.ended[order.intent.client_order_id] = msgspec.Raw(msgspec.msgpack.encode(order))
+        if len(self.ended) > ENDED_MAX:
+            oldest = next(iter(self.ended))
+            del self.ended[oldest]
+            gone = self.orders.pop(oldest)
+            _hold(self.forgotten, gone.intent, gone.filled)
 
     def _on_position(self, position: Position, now: float) -> None:
         holders = self.reported.setdefault((position.account, position.instrument), {})

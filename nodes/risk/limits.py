@@ -18,6 +18,8 @@ from nodes.domain.market import BUY, Quote
 from nodes.domain.numbers import EXACT, ZERO, add, canon, is_multiple, mul
 from nodes.domain.orders import OrderIntent, OrderKind
 
+ID_CONFLICT: Final = "ID_CONFLICT"
+
 sub = EXACT.subtract
 
 
@@ -65,7 +67,7 @@ def id_conflict(intent: OrderIntent, view: View, limits: Limits) -> Deny | None:
     """Deny a client_order_id that was used for another order."""
     if view.known is None or view.known == intent:
         return None
-    return Deny("ID_CONFLICT", f"{intent.client_order_id} was used for another order")
+    return Deny(ID_CONFLICT, f"{intent.client_order_id} was used for another order")
 
 
 def mode_blocked(intent: OrderIntent, view: View, limits: Limits) -> Deny | None:

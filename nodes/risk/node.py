@@ -1,7 +1,7 @@
 """The risk node: the gatekeeper's ears and mouth.
 
-Its view is rebuilt at every start from the whole order stream; until execution has told its
-open orders, everything is denied.
+It starts with the orders of its checkpoint, the order stream behind it, and the denials in its
+own journal; until execution has told its open orders, everything is denied.
 
 Never here: checks.
 """
@@ -10,18 +10,21 @@ import asyncio
 
 from mesh import errors
 from mesh.protocol.control import DURABLE, LASTVALUE
+from mesh.protocol.envelope import decode_event
 from mesh.runtime.component import Component, EventMeta, event, request
+from mesh.runtime.saving import Saving
 from nodes.domain.accounts import Position
 from nodes.domain.decisions import ApprovedIntent, Limits, RiskDecision
 from nodes.domain.instruments import Instrument
 from nodes.domain.market import Quote
-from nodes.domain.orders import Order, OrderEvent, OrderIntent
+from nodes.domain.orders import TERMINAL, Order, OrderEvent, OrderIntent
 from nodes.domain.schemas import SCHEMAS
-from nodes.risk.gatekeeper import Gatekeeper
+from nodes.risk.gatekeeper import DECIDED_MAX, SCHEMA, Gatekeeper
 from nodes.risk.settings import RiskSettings
 
 ASK_AGAIN_S = 0.5
 SETTLE_S = 5.0  # longer than an approval lives in execution
+FORGOTTEN_NS = 60_000_000_000  # an order that ended so long ago, and is not known, was forgotten
 
 
 class RiskNode(Component):
@@ -32,7 +35,7 @@ class RiskNode(Component):
         "risk.limits": LASTVALUE,
     }
     schemas = SCHEMAS
-    rebuilds = False  # what it decided before lives in execution's stream
+    rebuilds = False  # it reads the newest decisions again, and gets by without
 
     def __init__(self, settings: RiskSettings) -> None:
         super().__init__(settings)
@@ -40,13 +43,28 @@ class RiskNode(Component):
         self.gatekeeper = Gatekeeper(settings.limits())
 
     def applied_offset(self, node: str, log_id: str) -> int:
-        """Return 0: the whole order stream makes the view, at every start."""
-        return 0
+        """Return where the checkpoint ends: what came later makes its orders today's."""
+        return self.saving.position(node, log_id)
 
     async def on_start(self) -> None:
         """Begin to learn; deny until enough is known."""
-        self.emit("risk.limits", self.gatekeeper.limits)
+        keeper = self.gatekeeper
+        self.saving = Saving(self, keeper.snapshot, schema=SCHEMA, forget=keeper.forget_orders)
+        if saved := self.saving.restore():
+            keeper.restore(saved)
+        for _, _, schema, frame in self.journal.read(max(0, self.journal.last - DECIDED_MAX)):
+            decision = self.decode(schema, decode_event(frame).payload)
+            assert isinstance(decision, RiskDecision)
+            keeper.recall(decision)
+        self.emit("risk.limits", keeper.limits)
+        for coid in keeper.flight:
+            self.spawn(self._settle(coid), f"settle {coid}")
         self.spawn(self._learn_books(), "learn books")
+        self.saving.start()
+
+    async def on_stop(self) -> None:
+        """Leave nothing to be replayed."""
+        await self.saving.close()
 
     @event("md.quote.", conflate=True)
     def on_quote(self, quote: Quote, meta: EventMeta) -> None:
@@ -67,7 +85,9 @@ class RiskNode(Component):
     @event("order.", durable=True, halt=True)
     async def on_order(self, told: OrderEvent, meta: EventMeta) -> None:
         """Note what became of an order."""
-        self.gatekeeper.handle(told, self.monotonic_s())
+        if self.saving.is_new(meta):
+            self.gatekeeper.handle(told, self.monotonic_s())
+            self.saving.reached(meta.node, meta.log_id, meta.offset)
 
     @request("risk.submit", kind="keyed", recalls=True, timeout_s=5.0, writes=True)
     async def submit(self, intent: OrderIntent, caller: str) -> RiskDecision:
@@ -84,6 +104,7 @@ class RiskNode(Component):
             topic = f"risk.decision.{intent.strategy}"
             await self.commit((topic, decision), patient=True)
         if decision.approved:
+            self.saving.changed()
             # A task of its own: whether the caller still waits must not decide what is learned.
             told: asyncio.Future[errors.MeshError | None] = asyncio.Future()
             coid = intent.client_order_id
@@ -146,5 +167,10 @@ class RiskNode(Component):
 
     def _note(self, order: Order) -> None:
         """Learn an order told out of the stream, unless the stream was faster."""
-        if order.intent.client_order_id not in self.gatekeeper.orders:
-            self.gatekeeper.handle(OrderEvent("query", order), self.monotonic_s())
+        coid = order.intent.client_order_id
+        if coid in self.gatekeeper.orders:
+            return
+        if order.state in TERMINAL and self.now_ns() - order.ts_state > FORGOTTEN_NS:
+            self.gatekeeper.release(coid)  # its fills count already
+            return
+        self.gatekeeper.handle(OrderEvent("query", order), self.monotonic_s())

@@ -9,11 +9,12 @@ Never here: sending, files, rules of a strategy.
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from mesh.errors import ConfigError, MeshError
+from mesh.protocol.commits import Applied
 from nodes.domain.accounts import Position
 from nodes.domain.market import BUY, Bar, Quote
 from nodes.domain.numbers import add, bounded, canon, parse
@@ -24,7 +25,10 @@ from nodes.strategy.sdk import Action, Context, Params, Series, Strategy, Submit
 
 FAILURES_MAX: Final = 3  # in a row
 SETTLE_S: Final = 5.0  # quiet this long, execution's word on a position is newer than ours
-VERSION: Final = 1  # of the checkpoint
+SCHEMA: Final = 2  # of what snapshot returns
+
+
+Positions: TypeAlias = tuple[Applied, ...]
 
 
 class Host:
@@ -199,7 +203,6 @@ class Host:
     def snapshot(self) -> dict[str, Any]:
         """Return all that a restart needs, as plain values."""
         return {
-            "version": VERSION,
             "state": msgspec.to_builtins(self.strategy.s),
             "positions": plain(self.ctx.positions),
             "working": {
@@ -283,6 +286,13 @@ def parse_params(kind: type[Strategy], given: Mapping[str, object]) -> Params:
     except (msgspec.ValidationError, MeshError) as error:
         raise ConfigError(f"parameters of {kind.__name__}: {error}") from None
     return params
+
+
+def upgrade_offsets(state: Any, positions: Positions) -> tuple[Any, Positions]:
+    """Make schema 2 of schema 1, whose state held the offsets of journals itself."""
+    kept = {key: value for key, value in state.items() if key not in ("version", "offsets")}
+    offsets = state["offsets"].items()
+    return kept, (*positions, *(Applied(node, log_id, at) for node, (log_id, at) in offsets))
 
 
 def parse_bars(items: Iterable[Mapping[str, Any]]) -> list[Bar]:

@@ -1,19 +1,17 @@
 """A strategy node on the mesh: feeds the host, sends its actions, saves its state.
 
-The checkpoint holds positions together with the offsets of the events that made them, and
-is on disk before an intent leaves.
+An intent leaves once a checkpoint that has it is on disk: a restart never forgets what it sent.
 
 Never here: rules of a strategy, limits.
 """
 
 import asyncio
-from functools import cached_property
 from typing import Any, ClassVar
 
-from mesh.errors import Expired, MeshError, Refused
+from mesh.errors import Expired, MeshError, Refused, Unavailable
 from mesh.protocol.control import LASTVALUE
 from mesh.runtime.component import Component, EventMeta, event, request
-from mesh.storage.checkpoint import Checkpointer
+from mesh.runtime.saving import Saving
 from nodes.domain.accounts import Position
 from nodes.domain.decisions import RiskDecision
 from nodes.domain.market import Bar, Quote
@@ -21,7 +19,7 @@ from nodes.domain.orders import Fill, Order, OrderEvent, OrderIntent
 from nodes.domain.plain import plain
 from nodes.domain.schemas import SCHEMAS
 from nodes.domain.strategies import StrategyStatus
-from nodes.strategy.host import Host, parse_bars
+from nodes.strategy.host import SCHEMA, Host, parse_bars, upgrade_offsets
 from nodes.strategy.loader import load_strategy
 from nodes.strategy.sdk import BARS_MAX, Action, Submit
 from nodes.strategy.settings import StrategySettings
@@ -39,17 +37,19 @@ class StrategyNode(Component):
     def __init__(self, settings: StrategySettings) -> None:
         super().__init__(settings)
         self.wanted = settings
-        self.offsets: dict[str, tuple[str, int]] = {}  # node to log_id and offset applied
-        self.changed = False
         self.published: StrategyStatus | None = None
 
-    @cached_property
-    def checkpointer(self) -> Checkpointer:
-        """Return the place of the checkpoint."""
-        return Checkpointer(self.node, self.paths.checkpoints)
+    async def on_start(self) -> None:
+        """Begin where the checkpoint ends; past bars come as soon as analysis is there."""
+        self.host = self.restored()
+        for client_order_id in self.host.unseen():
+            self.spawn(self.settle(client_order_id), f"settle {client_order_id}")
+        self.spawn(self.warm_up(), "warm up")
+        self.every(1.0, self.tick)
+        self.saving.start(self.wanted.checkpoint_s)
+        self.tick()
 
-    @cached_property
-    def host(self) -> Host:
+    def restored(self) -> Host:
         """Return the strategy as the last run left it."""
         host = Host(
             load_strategy(self.wanted.strategy),
@@ -58,31 +58,27 @@ class StrategyNode(Component):
             account=self.wanted.account,
             params=self.wanted.params,
         )
-        if saved := self.checkpointer.restore_checkpoint():
+        self.saving = Saving(
+            self,
+            host.snapshot,
+            schema=SCHEMA,
+            upgrades={1: upgrade_offsets},
+            forget=host.forget_orders,
+        )
+        if saved := self.saving.restore():
             host.restore(saved)
-            self.offsets = {node: (log, at) for node, (log, at) in saved["offsets"].items()}
         host.start(self.now_ns())
         return host
 
-    async def on_start(self) -> None:
-        """Begin where the checkpoint ends; past bars come as soon as analysis is there."""
-        for client_order_id in self.host.unseen():
-            self.spawn(self.settle(client_order_id), f"settle {client_order_id}")
-        self.spawn(self.warm_up(), "warm up")
-        self.every(1.0, self.tick)
-        self.every(self.wanted.checkpoint_s, self.save_if_changed)
-        self.tick()
-
     async def on_stop(self) -> None:
         """Leave nothing to be replayed."""
-        self.save()
+        await self.saving.close()
 
     def applied_offset(self, node: str, log_id: str) -> int | None:
         """Return where our orders and fills go on; bars are taken from the live end."""
         if node.partition(".")[0] != "execution":
             return None
-        self.take_up(node, log_id)
-        return self.offsets[node][1]
+        return self.saving.position(node, log_id)
 
     @event("md.bar.", durable=True)
     async def on_bar(self, bar: Bar, meta: EventMeta) -> None:
@@ -99,14 +95,18 @@ class StrategyNode(Component):
     @event("order.", durable=True, halt=True)
     async def on_order(self, change: OrderEvent, meta: EventMeta) -> None:
         """Apply what happened to an order."""
-        if self.is_new(meta):
-            self.act(self.host.order(change, self.now_ns(), self.monotonic_s()))
+        if self.saving.is_new(meta):
+            actions = self.host.order(change, self.now_ns(), self.monotonic_s())
+            self.saving.reached(meta.node, meta.log_id, meta.offset)
+            self.act(actions)
 
     @event("fill.", durable=True, halt=True)
     async def on_fill(self, fill: Fill, meta: EventMeta) -> None:
         """Apply a fill."""
-        if self.is_new(meta):
-            self.act(self.host.fill(fill, self.now_ns(), self.monotonic_s()))
+        if self.saving.is_new(meta):
+            actions = self.host.fill(fill, self.now_ns(), self.monotonic_s())
+            self.saving.reached(meta.node, meta.log_id, meta.offset)
+            self.act(actions)
 
     @event("acct.position.")
     def on_position(self, position: Position, meta: EventMeta) -> None:
@@ -114,15 +114,15 @@ class StrategyNode(Component):
         self.host.report(position)
 
     @request("strategy.pause", timeout_s=1.0)
-    def pause(self, arg: None, caller: str) -> dict[str, Any]:
+    async def pause(self, arg: None, caller: str) -> dict[str, Any]:
         """Stop sending intents; cancels and bookkeeping go on."""
-        return self.set_paused(paused=True)
+        return await self.set_paused(paused=True)
 
     @request("strategy.resume", timeout_s=1.0)
-    def resume(self, arg: None, caller: str) -> dict[str, Any]:
+    async def resume(self, arg: None, caller: str) -> dict[str, Any]:
         """Send intents again, after failures too."""
         self.host.failures_in_row = 0
-        return self.set_paused(paused=False)
+        return await self.set_paused(paused=False)
 
     @request("strategy.status", timeout_s=1.0)
     def current_status(self, arg: None, caller: str) -> dict[str, Any]:
@@ -130,44 +130,34 @@ class StrategyNode(Component):
         status: dict[str, Any] = plain(self.host.status(self.now_ns()))
         return status
 
-    def set_paused(self, *, paused: bool) -> dict[str, Any]:
+    async def set_paused(self, *, paused: bool) -> dict[str, Any]:
         """Pause or resume, durably; return the status."""
         self.host.paused = paused
-        self.save()
+        await self.saving.save()
         return self.current_status(None, self.node)
 
-    def is_new(self, meta: EventMeta) -> bool:
-        """Say whether a durable event was not applied yet, and note it as applied."""
-        self.take_up(meta.node, meta.log_id)
-        if meta.offset <= self.offsets[meta.node][1]:
-            return False
-        self.offsets[meta.node] = meta.log_id, meta.offset
-        self.changed = True
-        return True
-
-    def take_up(self, node: str, log_id: str) -> None:
-        """Begin a journal anew if it is not the one that positions were made from."""
-        host = self.host  # has read the checkpoint
-        known, _ = self.offsets.setdefault(node, (log_id, 0))
-        if known != log_id:
-            self.log.warning("execution_journal_is_new", node=node)
-            host.forget_orders()
-            self.offsets[node] = log_id, 0
-
     def act(self, actions: list[Action]) -> None:
-        """Save, then send."""
-        if not actions:
-            return
+        """Begin what a hook asked for."""
+        intents = [action.intent for action in actions if isinstance(action, Submit)]
+        for intent in intents:
+            self.host.sent(intent.client_order_id)
+        if intents:
+            self.spawn(self.send(intents), f"send {intents[0].client_order_id}")
         for action in actions:
-            if isinstance(action, Submit):
-                self.host.sent(action.intent.client_order_id)
-        self.save()
-        for action in actions:
-            if isinstance(action, Submit):
-                intent = action.intent
-                self.spawn(self.submit(intent), f"submit {intent.client_order_id}")
-            else:
+            if not isinstance(action, Submit):
                 self.spawn(self.cancel(action.client_order_id), f"cancel {action}")
+
+    async def send(self, intents: list[OrderIntent]) -> None:
+        """Save, then send: what cannot be remembered is not sent."""
+        try:
+            await self.saving.save()
+        except Unavailable as error:
+            for intent in intents:
+                self.host.drop(intent.client_order_id, str(error))
+            self.log.warning("intents_unsaved", count=len(intents), why=str(error))
+            return
+        for intent in intents:
+            self.spawn(self.submit(intent), f"submit {intent.client_order_id}")
 
     async def submit(self, intent: OrderIntent) -> None:
         """Send an intent until there is an answer; the same client_order_id makes it one."""
@@ -233,7 +223,7 @@ class StrategyNode(Component):
     def tick(self) -> None:
         """Publish the status if it changed; compare positions."""
         for instrument, (ours, theirs) in self.host.adopt(self.monotonic_s()).items():
-            self.changed = True
+            self.saving.changed()
             self.log.warning(
                 "position_adopted", instrument=instrument, ours=str(ours), theirs=str(theirs)
             )
@@ -241,14 +231,3 @@ class StrategyNode(Component):
         if status != self.published:
             self.published = status
             self.emit(f"strat.{self.host.ctx.name}.status", self.host.status(self.now_ns()))
-
-    def save_if_changed(self) -> None:
-        """Save what events changed since the last time."""
-        if self.changed:
-            self.save()
-
-    def save(self) -> None:
-        """Write state, positions and offsets as one checkpoint."""
-        offsets = {node: list(at) for node, at in self.offsets.items()}
-        self.checkpointer.save_checkpoint({**self.host.snapshot(), "offsets": offsets})
-        self.changed = False

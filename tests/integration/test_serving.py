@@ -218,7 +218,7 @@ async def stage(mesh: Any) -> Stage:
 # Handlers' bugs and refusals.
 
 
-@pytest.mark.parametrize("kind", [kind for kind in BUGS if kind != "CancelledError"])
+@pytest.mark.parametrize("kind", BUGS)
 async def test_bug_of_a_plain_handler_is_told_and_logged_and_the_node_goes_on(
     stage: Stage, kind: str
 ) -> None:

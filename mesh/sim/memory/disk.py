@@ -20,7 +20,7 @@ from mesh.protocol.once import Key
 from mesh.protocol.once import Row as KeyRow
 from mesh.storage.journal import DEAD_KEPT, LOST_KEPT, PAGE_BYTES, PAGE_ROWS, Done, Journal, Page
 
-SYNC_S: Final = 0.002  # of a transaction
+SYNC_S: Final = 0.002
 
 
 @dataclass(slots=True)
@@ -55,11 +55,15 @@ class Log:
 
 @dataclass(slots=True)
 class Disk:
-    """The disk of one node. full: what is written is refused until there is space again."""
+    """The disk of one node. full: what is written is refused until there is space again.
+
+    sync_s: how long a transaction takes.
+    """
 
     log: Log
     epoch: int = 0
     full: bool = False
+    sync_s: float = SYNC_S
 
     def next_epoch(self) -> int:
         """Return a number above that of every earlier run."""
@@ -94,7 +98,7 @@ class MemoryJournal(Journal):
         if self._done is None:
             raise LocalProtocolError(f"the writer of {self.path} does not run")
         self._in_flight, self._writing = True, group
-        self._later(SYNC_S, self._written)
+        self._later(self._disk.sync_s, self._written)
 
     def append(self, group: Group) -> None:
         """Store *group* before returning."""

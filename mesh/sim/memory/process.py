@@ -56,6 +56,7 @@ class SimProcess:
         self.log = MemoryLogs(node, epoch)
         self.failure: BaseException | None = None
         self.ready = False
+        self.bus: Bus | None = None
         self._world, self._disk = world, disk
         self._sockets = MemorySockets(world.network, self.loop, node, partial(world.said, node))
         self._journal: MemoryJournal | None = None
@@ -93,7 +94,8 @@ class SimProcess:
     async def _live(self) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
-                bus = Bus(self.component, self._run, self._sockets, self._world.directory, tasks)
+                directory = self._world.directory
+                self.bus = bus = Bus(self.component, self._run, self._sockets, directory, tasks)
                 self.component.attach(bus)
                 try:
                     await self._work(bus)

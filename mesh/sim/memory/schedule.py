@@ -16,7 +16,7 @@ from mesh.sim.memory.process import SimProcess
 
 T = TypeVar("T")
 
-TURNS_MAX: Final = 100_000  # at one instant; more is a loop without end
+TURNS_MAX: Final = 20_000  # at one instant; more is a loop without end
 
 
 class Schedule:

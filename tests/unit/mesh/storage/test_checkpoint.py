@@ -19,7 +19,7 @@ import pytest
 from mesh.errors import Invalid, LocalProtocolError, StorageError, Unavailable
 from mesh.protocol.commits import Applied
 from mesh.storage import image, private
-from mesh.storage.checkpoint import KEPT, STATE_MAX_BYTES, Checkpointer
+from mesh.storage.checkpoint import KEPT, STATE_MAX_BYTES, Checkpointer, Positions, Upgrade
 
 SAVER = """
 import sys
@@ -242,10 +242,14 @@ def test_names_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
 FIRST_FORMAT = bytes.fromhex("474e434b01000100000000000000040000009fea01c981a16e07")
 
 
+def listed(state: Any, positions: Positions) -> tuple[Any, Positions]:
+    return [state["n"]], positions
+
+
 def test_file_of_the_first_format_is_schema_one(tmp_path: Path) -> None:
     (tmp_path / "a.1.ckpt").write_bytes(FIRST_FORMAT)
     assert restored(tmp_path) == ({"n": 7}, [])
-    assert restored(tmp_path, schema=2, upgrades={1: lambda state: [state["n"]]}) == ([7], [])
+    assert restored(tmp_path, schema=2, upgrades={1: listed}) == ([7], [])
     assert Checkpointer("a", tmp_path).save_checkpoint({"n": 8}) == 2
 
 
@@ -260,17 +264,34 @@ def test_any_flipped_or_missing_byte_of_the_first_format_is_found(tmp_path: Path
 
 def test_older_schema_passes_through_every_upgrade(tmp_path: Path) -> None:
     two_saved(tmp_path)
-    ways: dict[int, Callable[[Any], Any]] = {
-        1: lambda state: {"word": state},
-        2: lambda state: {**state, "length": len(state["word"])},
+    ways: dict[int, Upgrade] = {
+        1: lambda state, positions: ({"word": state}, positions),
+        2: lambda state, positions: ({**state, "length": len(state["word"])}, positions),
     }
     assert restored(tmp_path, schema=3, upgrades=ways)[0] == {"word": "bad!", "length": 4}
+
+
+def test_upgrade_may_move_positions_out_of_the_state_and_they_are_judged_as_any(
+    tmp_path: Path,
+) -> None:
+    with closing(Checkpointer("a", tmp_path)) as old:
+        for offset in (5, 6):
+            old.save_checkpoint({"at": offset})
+
+    def moved(state: Any, positions: Positions) -> tuple[Any, Positions]:
+        return None, (*positions, Applied("b", "log", state["at"]))
+
+    new = Checkpointer("a", tmp_path, schema=2, upgrades={1: moved})
+    found = new.restore({"b": ("log", 5)})
+    assert found is not None
+    assert (found.state, found.positions, found.schema) == (None, (Applied("b", "log", 5),), 2)
+    assert "is ahead of the log of b: offset 6" in new.rejections[0]
 
 
 def test_a92_newer_schema_is_rejected(tmp_path: Path) -> None:
     with closing(Checkpointer("a", tmp_path)) as old:
         old.save_checkpoint("old")
-    with closing(Checkpointer("a", tmp_path, schema=2, upgrades={1: str})) as new:
+    with closing(Checkpointer("a", tmp_path, schema=2)) as new:
         new.save_checkpoint("new")
     state, told = restored(tmp_path)
     assert (state, "has schema 2, 1 is known" in told[0]) == ("old", True)
@@ -280,11 +301,14 @@ def test_a92_newer_schema_is_rejected(tmp_path: Path) -> None:
     ("upgrades", "reason"),
     [
         ({}, "nothing upgrades schema 1"),
-        ({1: lambda state: state["absent"]}, "does not survive the upgrade from schema 1"),
+        (
+            {1: lambda state, positions: (state["absent"], positions)},
+            "does not survive the upgrade from schema 1",
+        ),
     ],
 )
 def test_state_that_cannot_be_upgraded_is_rejected(
-    tmp_path: Path, upgrades: dict[int, Callable[[Any], Any]], reason: str
+    tmp_path: Path, upgrades: dict[int, Upgrade], reason: str
 ) -> None:
     two_saved(tmp_path)
     state, told = restored(tmp_path, schema=2, upgrades=upgrades)

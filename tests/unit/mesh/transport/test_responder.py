@@ -4,10 +4,11 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import zmq
 
-from mesh.errors import Conflict
+from mesh.errors import Conflict, Invalid
 from mesh.protocol import envelope, rpcs
 from mesh.protocol.admission import Admission, Limits
 from mesh.protocol.answering import Answering
@@ -31,8 +32,11 @@ from mesh.transport.rpc import failure_of
 from tests.unit.mesh.transport.wires import DEADLINE_S, Run, Wires, loop, timer
 
 EPOCH = 7
-NAMES = ("a.read", "a.parts")
-METHODS = {envelope.method_id(name): Method(name, streams=name == "a.parts") for name in NAMES}
+NAMES = ("a.read", "a.parts", "a.plain")
+METHODS = {
+    envelope.method_id(name): Method(name, streams=name == "a.parts", plain=name == "a.plain")
+    for name in NAMES
+}
 
 
 class Server:
@@ -45,8 +49,9 @@ class Server:
         admission = Admission("server", 3, METHODS, sessions, Limits(running_max=5, queue_max=5))
         self.answering = Answering(admission, lambda: 1)
         self._room = room
+        self.plain: tuple[Kind, bytes] | None = REP, b"at once"
         self.responder = Responder(
-            loop(), self.bound(), self.answering, self.jobs.append, lambda rpc, caller: None
+            loop(), self.bound(), self.answering, self.jobs.append, lambda *_: self.plain
         )
 
     def bound(self) -> "zmq.SyncSocket":
@@ -56,6 +61,9 @@ class Server:
 
     def of(self, kind: type) -> list[Work]:
         return [job.work for job in self.jobs if isinstance(job, kind)]  # type: ignore[union-attr]  # not of Forget
+
+    def took_more_than(self, frames: int) -> bool:
+        return self.responder._link.frames > frames
 
     async def execute(self, count: int = 1) -> Work:
         await until(lambda: len(self.of(Execute)) == count)
@@ -123,6 +131,43 @@ def test_story(run: Run, wires: Wires) -> None:
         assert [(rpc.corr, rpc.body) for rpc in caller.of(REP)] == [(1, b"reply")]
         server.close()
         await until(lambda: caller.of(BYE))
+
+    run(body())
+
+
+def test_plain_request_is_answered_in_its_turn_and_leaves_no_trace(run: Run, wires: Wires) -> None:
+    async def body() -> None:
+        server, caller = await greeted(wires)
+        caller.say(REQ, b"arg", 1, "a.plain")
+        await until(lambda: caller.of(REP))
+        assert [(rpc.corr, rpc.body) for rpc in caller.of(REP)] == [(1, b"at once")]
+        server.plain = ERR, rpcs.encoded(rpcs.failure(Invalid, "not so"))
+        caller.say(REQ, b"arg", 2, "a.plain")
+        await until(lambda: caller.codes() == [("INVALID", "no")])
+        assert (server.jobs, server.answering.load) == ([], (0, 0))
+        server.plain = None  # it has to wait for the disk
+        caller.say(REQ, b"arg", 3, "a.plain")
+        work = await server.execute()
+        assert (work.corr, server.answering.load) == (3, (1, 0))
+        server.responder.done(work.number, b"later")
+        await until(lambda: len(caller.of(REP)) == 2)
+        server.close()
+
+    run(body())
+
+
+def test_plain_answer_that_is_not_taken_ends_the_session(run: Run, wires: Wires) -> None:
+    async def body() -> None:
+        server, deaf = await greeted(wires, room=1)
+        deaf.deaf, server.plain = True, (REP, bytes(64 * 1024))
+        answered = 0
+        while server.responder.unsent == 0:
+            deaf.say(REQ, b"", answered + 1, "a.plain")
+            answered += 1
+            await until(partial(server.took_more_than, answered))  # the first is HELLO
+        assert len(server.answering.sessions) == 0
+        assert server.jobs == []
+        server.close()
 
     run(body())
 

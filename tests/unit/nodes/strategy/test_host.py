@@ -1,10 +1,13 @@
 """The host: events in, actions out, positions exact over failures and restarts."""
 
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
 from mesh.errors import ConfigError
+from mesh.protocol.commits import Applied
+from mesh.storage.checkpoint import Checkpointer
 from nodes.domain.accounts import Position
 from nodes.domain.market import BUY, SELL, Bar, Quote, Side
 from nodes.domain.numbers import ZERO, canon
@@ -20,7 +23,14 @@ from nodes.domain.orders import (
     OrderState,
 )
 from nodes.domain.plain import plain
-from nodes.strategy.host import SETTLE_S, Host, parse_bars, parse_params
+from nodes.strategy.host import (
+    SCHEMA,
+    SETTLE_S,
+    Host,
+    parse_bars,
+    parse_params,
+    upgrade_offsets,
+)
 from nodes.strategy.sdk import SMA, Action, Context, Params, State, Strategy, Submit
 
 BTC = "BTC-USDT.SYNTHETIC"
@@ -275,6 +285,31 @@ def test_a_restart_restores_everything_that_was_saved() -> None:
     assert again.strategy.heard == ["fill 1"]
     again.forget_orders()
     assert (again.ctx.position(BTC), again.unseen()) == (ZERO, ())
+
+
+# A checkpoint of strategy.ema as schema 1 wrote it, with the offsets in its state.
+FIRST_SCHEMA = bytes.fromhex(
+    "474e434b02000100000001000000000000000000000000000000667273c84b1785cfb600000082a573746174"
+    "6587a776657273696f6e01a5737461746581a5666c69707300a9706f736974696f6e7381b24254432d555344"
+    "542e53594e544845544943a52d302e3032a7776f726b696e6781a7656d612d332d3892b24254432d55534454"
+    "2e53594e544845544943a4302e3031a6756e7365656e91a7656d612d332d38a6706175736564c2a76f666673"
+    "65747381a9657865637574696f6e92b03031323334353637383961626364656629a9706f736974696f6e7390"
+    "8a01b1bb"
+)
+
+
+def test_checkpoint_of_the_first_schema_is_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "strategy.ema.1.ckpt").write_bytes(FIRST_SCHEMA)
+    files = Checkpointer("strategy.ema", tmp_path, schema=SCHEMA, upgrades={1: upgrade_offsets})
+    found = files.restore()
+    assert found is not None
+    assert found.positions == (Applied("execution", "0123456789abcdef", 41),)
+    host = Host(Strategy, name="ema", epoch=4, account="paper", params={})
+    host.restore({**found.state, "state": {}})
+    assert host.ctx.positions == {BTC: Decimal("-0.02")}
+    assert host.ctx.working["ema-3-8"].remaining == Decimal("0.01")
+    assert host.unseen() == ("ema-3-8",)
+    assert host.snapshot() == {**found.state, "state": {}}
 
 
 def test_a_state_that_no_longer_fits_is_a_configuration_error() -> None:
