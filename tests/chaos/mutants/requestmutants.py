@@ -127,14 +127,6 @@ REQUEST_MUTANTS = [
         "executed-no",
     ),
     REQUEST(
-        "what an older session had is sent again",
-        ASKING,
-        "            if call.serial < serial:",
-        "            if call.serial < 0:",
-        12,
-        "crash",
-    ),
-    REQUEST(
         "credit lost with an answer stays lost",
         CALLS,
         "if c.serial <= asked and c.corr not in held]",
