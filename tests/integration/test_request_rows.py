@@ -22,6 +22,7 @@ from mesh.errors import (
 )
 from mesh.protocol import access, envelope
 from mesh.protocol.access import CLI, GUEST, Access, Grants
+from mesh.protocol.asking import QUEUE_MAX
 from mesh.protocol.control import DURABLE, BreakerTurn, Hello, Snapshot, SnapshotPage
 from mesh.protocol.envelope import REP, REQ, Rpc
 from mesh.protocol.once import KEEP_S
@@ -395,14 +396,14 @@ async def test_f64_overload_is_refused_at_once_and_urgent_calls_pass(
     crowd = [
         asyncio.ensure_future(caller.call("shop.pay", n, int, timeout_s=30.0)) for n in range(600)
     ]
-    await eventually(lambda: sum(call.done() for call in crowd) == 600 - SERVES - 256)
+    await eventually(lambda: sum(call.done() for call in crowd) == 600 - SERVES - QUEUE_MAX)
     refused = [call.exception() for call in crowd if call.done()]
     assert {type(error) for error in refused} == {Overloaded}  # our queue says nothing of the peer
     assert {error.executed for error in refused if isinstance(error, MeshError)} == {"no"}
     assert await caller.call("shop.stop", None, str, urgent=True) == "stopped"
     shop.gate.set()
     done = await asyncio.gather(*crowd, return_exceptions=True)
-    served = SERVES + 255  # one that waited gave way to the urgent one
+    served = SERVES + QUEUE_MAX - 1  # one that waited gave way to the urgent one
     assert len([n for n in done if isinstance(n, int)]) == shop.entered["pay"] == served
 
 
