@@ -10,16 +10,14 @@ Never here: what the state is, the form of the files (mesh.storage).
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from mesh.errors import Unavailable
 from mesh.protocol.commits import Applied
 from mesh.runtime.component import Component, EventMeta
 from mesh.storage.checkpoint import KEPT, Checkpointer, Ends, Upgrade
 
-__all__ = ["PERIOD_S", "Saving"]
-
-PERIOD_S: Final = 1.0  # a write at most so often; what is lost in between is replayed
+__all__ = ["Saving"]
 
 
 class Saving:
@@ -65,7 +63,7 @@ class Saving:
         self._cover(found.positions)
         return found.state
 
-    def start(self, period_s: float = PERIOD_S) -> None:
+    def start(self, period_s: float) -> None:
         """Save every *period_s* from now on if something changed; a full disk is waited for."""
         self._component.every(period_s, self._save_in_turn)
 
