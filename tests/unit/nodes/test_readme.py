@@ -9,7 +9,7 @@ import pytest
 
 from mesh.runtime.settings import ROOT
 
-NODE, TEST = re.findall(
+NODE, TEST, *_ = re.findall(
     r"```python\n(.*?)```", (ROOT / "nodes/README.md").read_text("utf-8"), re.DOTALL
 )
 
