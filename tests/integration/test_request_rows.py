@@ -22,6 +22,7 @@ from mesh.errors import (
 )
 from mesh.protocol import access, envelope
 from mesh.protocol.access import CLI, GUEST, Access, Grants
+from mesh.protocol.admission import RUNNING_MAX
 from mesh.protocol.asking import QUEUE_MAX
 from mesh.protocol.control import DURABLE, BreakerTurn, Hello, Snapshot, SnapshotPage
 from mesh.protocol.envelope import REP, REQ, Rpc
@@ -170,6 +171,47 @@ async def test_f59_keyed_and_safe_get_their_answer_from_the_next_run(
     assert again.sold() == [7]
 
 
+async def test_f59_safe_is_answered_by_another_instance(mesh: Any, eventually: Eventually) -> None:
+    shops, caller = {"shop.a": Shop(), "shop.b": Shop()}, Component()
+    for name, shop in shops.items():
+        shop.gate.clear()
+        await mesh.start(name, shop)
+    await mesh.start("caller", caller)
+    reading = asyncio.ensure_future(caller.call("shop.read", 8, int, timeout_s=30.0))
+    await eventually(lambda: any(shop.entered["read"] for shop in shops.values()))
+    for shop in shops.values():
+        shop.gate.set()
+    dies = next(name for name, shop in shops.items() if shop.entered["read"])
+    mesh.crash(dies)
+    assert await reading == 8
+    assert {shop.entered["read"] for shop in shops.values()} == {1}
+
+
+async def test_f60_what_waits_at_a_server_that_dies_is_not_executed_by_its_next_run(
+    mesh: Any, eventually: Eventually
+) -> None:
+    shop, caller = await shop_and_caller(mesh)
+    shop.gate.clear()
+    others = [Component() for _ in range(RUNNING_MAX // SERVES)]
+    for number, other in enumerate(others):  # one alone has no credit to fill it
+        await mesh.start(f"other.{number}", other)
+    crowd = [
+        asyncio.ensure_future(who.call("shop.pay", number, int, timeout_s=30.0))
+        for who in (caller, *others)
+        for number in range(SERVES)
+    ]
+    answering = mesh.running["shop"][0]._responder.answering
+    await eventually(lambda: sum(answering.load) == len(crowd))
+    assert answering.load[1] > 0
+    mesh.crash("shop")
+    outcomes = await asyncio.gather(*crowd, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {OutcomeUnknown}
+    again = Shop()
+    await mesh.start("shop", again)
+    assert await caller.call("shop.read", 2, int, timeout_s=10.0) == 2
+    assert again.entered == {"read": 1}
+
+
 async def test_f60_what_waited_too_long_for_a_peer_is_never_executed(mesh: Any) -> None:
     _, caller = await shop_and_caller(mesh)
     mesh.crash("shop")
@@ -204,8 +246,13 @@ async def test_f65_breaker_of_a_failing_peer_opens_and_one_call_probes(
     assert await caller.call("shop.stop", None, str, urgent=True) == "stopped"
     breaker = mesh.running["caller"][0].peers.calling.breakers.of("shop", "safe")
     await eventually(breaker.ready)
-    assert await caller.call("shop.read", 1, int) == 1
-    assert breaker.state == "CLOSED"
+    shop.gate.clear()
+    crowd = [asyncio.ensure_future(caller.call("shop.read", n, int)) for n in range(10)]
+    await eventually(lambda: sum(call.done() for call in crowd) == 9)
+    shop.gate.set()
+    ended = await asyncio.gather(*crowd, return_exceptions=True)
+    assert [outcome for outcome in ended if not isinstance(outcome, BreakerOpen)] == [0]
+    assert (shop.entered["read"], breaker.state) == (2, "CLOSED")
 
 
 async def test_turns_of_breakers_are_heard_by_others_and_by_those_who_come_later(
@@ -246,6 +293,26 @@ async def test_f66_slow_instance_gets_little(mesh: Any) -> None:
     for number in range(100):
         assert await caller.call("shop.read", number, int) == number
     assert slow.entered["read"] < 10
+
+
+async def test_f66_dropped_replies_give_back_their_credit(
+    mesh: Any, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop, caller = await shop_and_caller(mesh)
+    link = mesh.running["shop"][0]._responder._link
+    with monkeypatch.context() as lossy:
+        lossy.setattr(link, "send", lambda peer, frame: True)
+        crowd = [
+            asyncio.ensure_future(caller.call("shop.pay", n, int, timeout_s=30.0))
+            for n in range(SERVES)
+        ]
+        await eventually(lambda: shop.entered["pay"] == SERVES)
+        await eventually(lambda: mesh.running["shop"][0].idle)
+    lost = await asyncio.gather(*crowd, return_exceptions=True)  # long before their deadline
+    assert {type(outcome) for outcome in lost} == {OutcomeUnknown}
+    asking = requester(mesh).asking
+    assert (asking.healed, asking.inflight) == (SERVES, 0)
+    asking.check()
 
 
 # Keys.
@@ -405,6 +472,9 @@ async def test_f64_overload_is_refused_at_once_and_urgent_calls_pass(
     done = await asyncio.gather(*crowd, return_exceptions=True)
     served = SERVES + QUEUE_MAX - 1  # one that waited gave way to the urgent one
     assert len([n for n in done if isinstance(n, int)]) == shop.entered["pay"] == served
+    asking, answering = requester(mesh).asking, mesh.running["shop"][0]._responder.answering
+    assert (asking.inflight, asking.queued, answering.load) == (0, 0, (0, 0))
+    assert not any("answer shop" in task.get_name() for task in asyncio.all_tasks())
 
 
 async def test_a24_deadlines_absent_past_and_too_long(mesh: Any, eventually: Eventually) -> None:
