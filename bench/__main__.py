@@ -11,7 +11,7 @@ import warnings
 from bench.limits import judged
 from bench.report import document, show
 
-BENCHES = ("events", "footprint")  # modules with a function measure
+BENCHES = ("events", "requests", "footprint")  # modules with a function measure
 USAGE, INTERRUPTED = 2, 130
 
 

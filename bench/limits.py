@@ -40,6 +40,11 @@ LIMITS: Final = (
     Limit("durable publish", "p50_us", operator.le, 3.0, to="raw commit"),
     Limit("durable sustained", "per_s", operator.ge, 20_000),
     Limit("late joiner", "s", operator.le, 1.5),
+    Limit("round trip", "p50_us", operator.le, 1.35, to="floor"),
+    Limit("overload", "per_s", operator.ge, 0.8, to="capacity"),
+    Limit("refusal", "p99_us", operator.le, 20_000),
+    Limit("memory", "grown_mib", operator.le, 1.0),
+    Limit("guard", "ns", operator.le, 1_000),
 )
 
 

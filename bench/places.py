@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mesh.protocol.access import CLI, GUEST, Access, Grants
-from mesh.runtime.bus import Bus, Run
+from mesh.runtime.bus import Bus
 from mesh.runtime.component import Component
 from mesh.runtime.directory import Directory
 from mesh.runtime.logs import Logs
+from mesh.runtime.runs import Run
 from mesh.runtime.settings import Paths
 from mesh.storage.journal import Retention
 from mesh.transport.auth import Authenticator

@@ -36,9 +36,10 @@ GROUPS: dict[str, dict[str, str]] = {
         "fills": "List fills, newest first.",
         "positions": "List positions.",
         "balances": "List balances.",
+        "trace": "Show what led to an order and what became of it, with times.",
     },
     "data": {"normalize": "Turn captures into normalised JSON lines, or sum them up."},
-    "benches": {"bench": "Measure what NAME says (events, footprint) and judge it by its limits."},
+    "benches": {"bench": "Measure NAME (events, requests, footprint) and judge it by its limits."},
     "security": {
         "token": "Make a token for REST, WebSocket and dashboard and print it.",
         "init": "Create the directories and the file of tokens.",

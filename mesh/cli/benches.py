@@ -18,7 +18,7 @@ BENCH = CHECKOUT / "bench" / "__main__.py"
 @click.option("--quick", is_flag=True, help="Few rounds: to see that it works, not how fast.")
 @show.as_json
 def bench(name: str, quick: bool, json_: bool) -> None:
-    """Measure what NAME says (events, footprint) and judge it by its limits."""
+    """Measure NAME (events, requests, footprint) and judge it by its limits."""
     if not BENCH.is_file():
         raise Failure(NOT_FOUND, "bench/ comes with a checkout of Genesis, not with the package")
     flags = [*(["--quick"] if quick else []), *(["--json"] if json_ else [])]

@@ -40,7 +40,7 @@ from mesh.protocol.work import Work
 from mesh.protocol.workload import Workload
 
 RUNNING_MAX: Final = 256
-QUEUE_MAX: Final = 1_024
+QUEUE_MAX: Final = 256  # as many as run: what waits, waits about as long as a request takes
 BYTES_MAX: Final = 32 * 1024 * 1024  # bodies of all that is open
 SHED_RETRY_MS: Final = 100
 
@@ -108,11 +108,14 @@ class Admission:
         """Return the new session of a connection, or why there is none."""
         if self.state is not OPEN:
             return failure(Draining, "the node is draining", retry_ms=1_000)
-        return self.sessions.greet(peer, user, hello, epoch, now)
+        found = self.sessions.greet(peer, user, hello, epoch, now)
+        if isinstance(found, Session):
+            found.methods = {n: m for n, m in self.methods.items() if found.may(m.name)}
+        return found
 
     def welcome(self, session: Session[Work]) -> Welcome:
         """Return what a session is told at its begin; methods: those its caller may call."""
-        methods = {m.name: int(m.kind) for m in self.methods.values() if session.may(m.name)}
+        methods = {method.name: int(method.kind) for method in session.methods.values()}
         window, window_bytes = self.limits.window, self.limits.window_bytes
         return Welcome(self.node, self.epoch, WIRE, window, window_bytes, methods)
 
@@ -123,6 +126,32 @@ class Admission:
             return refused
         urgent = self.methods[rpc.method].urgent and rpc.prio < URGENT
         return None if load.holds(len(rpc.body), urgent=urgent) else self.full("bytes")
+
+    def at_once(self, peer: bytes, rpc: Rpc, load: Workload, now: float) -> Session[Work] | None:
+        """Return whose request may be answered in this turn; see Answering.at_once.
+
+        It meets nothing that refusal(), a key or the queue is for.
+        """
+        session, size = self.sessions.get(peer), len(rpc.body)
+        if session is None or self.state is not OPEN:
+            return None
+        method, asked, limits = session.methods.get(rpc.method), session.open, self.limits
+        if (
+            method is None
+            or not method.plain
+            or (method.kind is not SAFE and rpc.idem != NO_IDEM)
+            or not rpc.corr
+            or rpc.corr in asked
+            or not rpc.budget_ms
+            or rpc.client_epoch != session.caller.epoch
+            or len(asked) >= limits.window
+            or (asked and session.bytes + size > limits.window_bytes)
+            or self.sessions.is_stale(session)
+            or not load.has_slot(size)
+        ):
+            return None
+        self.sessions.heard(session, now)
+        return session
 
     def full(self, what: str) -> Failure:
         """Return the refusal for want of room, and count it."""
@@ -138,7 +167,7 @@ class Admission:
         method = self.methods.get(rpc.method)
         if method is None:
             return failure(NotFound, "this node does not serve this method")
-        if not session.may(method.name):
+        if rpc.method not in session.methods:
             return failure(Denied, f"{caller.user} may not call {method.name}")
         if method.kind is KEYED and rpc.idem == NO_IDEM:
             return failure(Invalid, f"{method.name} needs a key")

@@ -25,8 +25,6 @@ from mesh.protocol.envelope import (
     NO_IDEM,
     REP,
     REQ,
-    RPC_HEADER_BYTES,
-    RPC_MAX_BYTES,
     WELCOME,
     Kind,
     Rpc,
@@ -54,7 +52,6 @@ from mesh.protocol.workload import Workload
 
 SWEEP_S: Final = 1.0
 LATE: Final = "the deadline passed before the work began"
-REPLY_MAX_BYTES: Final = RPC_MAX_BYTES - RPC_HEADER_BYTES
 
 
 @dataclass(slots=True)
@@ -114,6 +111,13 @@ class Answering:
             return self.gone(peer, now)
         self.rejects += 1
         return []
+
+    def at_once(self, peer: bytes, rpc: Rpc, now: float) -> Session[Work] | None:
+        """Return whose plain request *rpc* is, None if it has to go the long way, by frame().
+
+        Nothing happens to it before its answer, which is owed: so nothing is remembered of it.
+        """
+        return self.admission.at_once(peer, rpc, self._load, now)
 
     def gone(self, peer: bytes, now: float) -> list[Effect]:
         """Learn that a connection is no more: what only it waited for is dropped or aborted.
@@ -266,9 +270,8 @@ class Answering:
     def _credited(self, session: Session[Work], rpc: Rpc) -> list[Effect]:
         credit = envelope.decode_value(rpc.body, rpcs.Credit)
         found = session.open.get(rpc.corr)
-        if found is None or not found[0].grant(credit.messages):
-            return []
-        return [Resume(found[0])]
+        resumes = found is not None and found[0].grant(credit.messages)
+        return [Resume(found[0])] if found is not None and resumes else []
 
     # A request.
 
@@ -291,6 +294,7 @@ class Answering:
             rpc.prio if method.urgent else max(rpc.prio, rpcs.URGENT),
             rpc.attempt,
         )
+        work.corr, work.cause = rpc.corr, rpc.cause
         if method.kind is not SAFE and rpc.idem != NO_IDEM:
             work.key = Key(session.caller.node, rpc.idem)
             return self._judged(session, rpc, work, now)
@@ -366,10 +370,7 @@ class Answering:
         kind = REP
         if work.method.streams:
             kind, reply = rpcs.END, rpcs.encoded(rpcs.End(work.parts, reply))
-        if len(reply) > REPLY_MAX_BYTES:
-            what = failure(errors.MeshError, f"a reply of {len(reply)} bytes", "yes")
-            kind, reply = ERR, rpcs.encoded(what)
-        return self._ended(work, kind, reply, now)
+        return self._ended(work, *rpcs.fitting(kind, reply), now)
 
     def _unexecuted(self, work: Work, why: Failure, now: float) -> list[Effect]:
         """Answer for a work that never begins; what an earlier run did stays unknown."""

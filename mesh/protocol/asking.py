@@ -19,8 +19,6 @@ from mesh.protocol.envelope import (
     ERR,
     HELLO,
     REP,
-    RPC_HEADER_BYTES,
-    RPC_MAX_BYTES,
     WELCOME,
     Kind,
     Rpc,
@@ -53,7 +51,7 @@ from mesh.protocol.peerlink import (
 )
 from mesh.protocol.rpcs import Ask, Welcome, failure, kind_of
 
-QUEUE_MAX: Final = 256
+QUEUE_MAX: Final = 64  # as many as a window: more would wait past their deadlines
 
 
 @dataclass(slots=True)
@@ -104,17 +102,20 @@ class Asking:
 
         Raises LocalProtocolError for a body that no frame can hold.
         """
-        if len(ask.body) + RPC_HEADER_BYTES > RPC_MAX_BYTES:
+        if len(ask.body) > rpcs.BODY_MAX_BYTES:
             raise LocalProtocolError(f"{ask.method}: a request of {len(ask.body)} bytes")
-        self._corr += 1
-        deadline = now + rpcs.clamped_s(ask.budget_s)
-        method = envelope.method_id(ask.method)
-        call = Call(self._corr, method, ask, deadline, kind_of(ask, self.welcome))
+        corr = self._corr = self._corr + 1
+        budget_s = rpcs.clamped_s(ask.budget_s)
+        kind = kind_of(ask, self.welcome)
+        call = Call(corr, envelope.method_id(ask.method), ask, now + budget_s, kind)
+        budget_ms = int(budget_s * 1_000)
+        if self._link.state is READY and not self._full and budget_ms and self._calls.goes(call):
+            return corr, [Send(call.frame(self.epoch, budget_ms))]
         refusal = self._refusal(call, now)
         if refusal is not None:
-            return call.corr, [failed(call, refusal)]
+            return corr, [failed(call, refusal, ours=True)]
         victim = self._calls.add(call)
-        return call.corr, [*self._shed(victim), *self._pump(now)]
+        return corr, [*self._shed(victim), *self._pump(now)]
 
     def cancel(self, corr: int, now: float) -> list[Effect]:
         """Give up a call; best effort at the peer. Its Failed comes at once."""
@@ -164,16 +165,17 @@ class Asking:
         """Fail what is under way and say goodbye; for good."""
         effects: list[Effect] = [Send(self._rpc(rpcs.BYE))] if self._link.has_session else []
         if self.state is not DEAD:
-            effects += self._break(failure(errors.Unavailable, "the requester was closed"), now)
+            effects += self._break(failure(errors.Draining, f"{self.peer} is not asked here"), now)
         self._link.at = None
         return effects
 
     def frame(self, rpc: Rpc, now: float) -> list[Effect]:
         """Learn a frame from the peer. Raises RemoteProtocolError."""
-        if rpc.client_epoch != self.epoch or self.state in (CONNECTING, DEAD):
+        link = self._link
+        if rpc.client_epoch != self.epoch or link.state is CONNECTING or link.state is DEAD:
             self.late += 1  # of a connection that we know is no more
             return []
-        self._link.heard()
+        link.heard()
         return self._about_call(rpc, now) if rpc.corr else self._about_session(rpc, now)
 
     def tick(self, now: float) -> list[Effect]:
@@ -187,8 +189,10 @@ class Asking:
 
     def next_deadline(self) -> float | None:
         """Return when tick() has something to do at the latest, None if never."""
-        times = (self._calls.deadlines.next(), self._link.next_deadline())
-        return min((at for at in times if at is not None), default=None)
+        call, link = self._calls.deadlines.next(), self._link.next_deadline()
+        if call is None or link is None:
+            return link if call is None else call
+        return min(call, link)
 
     def check(self) -> None:
         """Assert every invariant."""
@@ -229,8 +233,8 @@ class Asking:
 
     def _landed(self, call: Call, outcome: Effect, now: float) -> list[Effect]:
         self._calls.land(call.corr)
-        settled = call.stage is ABANDONED
-        return [*([] if settled else [outcome]), *self._pump(now)]
+        effects = [] if call.stage is ABANDONED else [outcome]
+        return [*effects, *self._pump(now)] if self._calls.queue else effects
 
     def _part(self, call: Call, body: bytes) -> list[Effect]:
         if not call.take_part():
@@ -249,7 +253,8 @@ class Asking:
             return self._left(envelope.decode_value(rpc.body, rpcs.Goaway), now)
         if rpc.kind is rpcs.CREDIT:
             credit = envelope.decode_value(rpc.body, rpcs.Credit)
-            return self._set_window(credit.messages, credit.bytes, now)
+            self._calls.grant(credit.messages, credit.bytes)
+            return self._pump(now)
         if rpc.kind is rpcs.BYE:
             return self._gone(now)
         self.rejects += 1
@@ -260,17 +265,16 @@ class Asking:
             return []  # of a greeting said twice
         self._link.welcomed(now)
         self.welcome = welcome
-        return [Ready(welcome), *self._set_window(welcome.credit, welcome.credit_bytes, now)]
+        self._calls.grant(welcome.credit, welcome.credit_bytes)
+        return [Ready(welcome), *self._pump(now)]
 
     def _ponged(self, pong: rpcs.Pong, now: float) -> list[Effect]:
         """Compare what the peer has of ours with what we think it has."""
-        effects = list[Effect]()
         self.rtt_ns, self.offset_ns = pong.measured(self.stamp())
         why = failure(errors.Unavailable, "the request or its answer was lost")
-        for corr in self._calls.missing(pong.asked, set(pong.open)):
-            self.healed += 1
-            effects += self._lost_one(corr, why)
-        return [*effects, *self._pump(now)]
+        missing = self._calls.missing(pong.asked, set(pong.open))
+        self.healed += len(missing)
+        return [*self._lose_each(missing, why), *self._pump(now)]
 
     def _turned_away(self, why: Failure, now: float) -> list[Effect]:
         if why.code == errors.UnknownSession.code:
@@ -283,8 +287,10 @@ class Asking:
     def _gone(self, now: float) -> list[Effect]:
         """Greet again, unless that is under way: then this is of the session before.
 
-        Not lost(): the connection may be a new one, whose session this is not about.
+        Not lost(): the connection may be a new one. Who drained has ended, and is not greeted.
         """
+        if self.state is DRAINING:
+            return self._lose(failure(errors.Unavailable, f"{self.peer} has ended"))
         return self._forgotten(self._calls.asked + 1, now) if self._link.has_session else []
 
     def _left(self, goaway: rpcs.Goaway, now: float) -> list[Effect]:
@@ -342,10 +348,6 @@ class Asking:
         self._why = why
         return [*self._lose(why), Close(why)]
 
-    def _set_window(self, messages: int, size: int, now: float) -> list[Effect]:
-        self._calls.grant(messages, size)
-        return self._pump(now)
-
     def _rpc(self, kind: Kind, body: bytes = b"", method: int = 0, corr: int = 0) -> Rpc:
         return Rpc(kind, method, corr, self.epoch, body)
 
@@ -375,26 +377,21 @@ class Asking:
         return effects
 
     def _shed(self, victim: Call | None) -> list[Effect]:
-        if victim is None:
-            return []
         full = f"{self.queue_max} requests to {self.peer} wait"
-        return [failed(victim, failure(errors.Overloaded, full))]
+        why = failure(errors.Overloaded, full)
+        return [] if victim is None else [failed(victim, why, ours=True)]
 
     def _lost_one(self, corr: int, why: Failure) -> list[Effect]:
         call = self._calls.land(corr)
-        if call is None or call.stage is ABANDONED:
-            return []
-        return [lost(call, why)]
+        return [] if call is None or call.stage is ABANDONED else [lost(call, why)]
 
     def _lose(self, why: Failure) -> list[Effect]:
         """Fail what is in flight, and what waits for the same connection."""
-        effects: list[Effect] = []
-        for corr in list(self._calls.flying):
-            effects += self._lost_one(corr, why)
-        return [*effects, *self._fail_queue(why)]
+        return [*self._lose_each(list(self._calls.flying), why), *self._fail_queue(why)]
+
+    def _lose_each(self, corrs: list[int], why: Failure) -> list[Effect]:
+        return [effect for corr in corrs for effect in self._lost_one(corr, why)]
 
     def _fail_queue(self, why: Failure) -> list[Effect]:
-        calls = list(self._calls.queue)
-        for call in calls:
-            self._calls.withdraw(call.corr)
-        return [failed(call, why) for call in calls]
+        calls = [self._calls.withdraw(call.corr) for call in list(self._calls.queue)]
+        return [failed(call, why) for call in calls if call is not None]

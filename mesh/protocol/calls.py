@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum, auto
 from typing import Final
 
+import msgspec
+
 from mesh.protocol.deadlines import Deadlines
 from mesh.protocol.envelope import REQ, Rpc
 from mesh.protocol.rpcs import (
@@ -57,8 +59,7 @@ TRANSITIONS: Final = {
 }
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     """One attempt of a call to one peer."""
 
     corr: int
@@ -96,7 +97,9 @@ class Call:
         """Return the request as it travels. budget_ms: time left."""
         ask, corr = self.ask, self.corr
         prio, idem, attempt = ask.prio, ask.idem, ask.attempt
-        return Rpc(REQ, self.method, corr, epoch, ask.body, budget_ms, attempt, prio, idem)
+        return Rpc(
+            REQ, self.method, corr, epoch, ask.body, budget_ms, attempt, prio, idem, ask.cause
+        )
 
 
 @dataclass(slots=True)
@@ -135,14 +138,18 @@ class Calls:
         call = self.queue.first()
         return call if call is not None and self._has_credit(call) else None
 
+    def goes(self, call: Call) -> bool:
+        """Let a new *call* that overtakes nobody go at once: send it; False if it has to wait."""
+        if self.queue or not self._has_credit(call):
+            return False
+        self.deadlines.set(call.corr, call.deadline)
+        self._fly(call)
+        return True
+
     def send(self, call: Call) -> None:
         """Learn that *call*, which waited, is sent."""
         self.queue.take(call.corr)
-        self.asked += 1
-        call.serial = self.asked
-        call.turn(SEND)
-        self.flying[call.corr] = call
-        self.bytes += len(call.ask.body)
+        self._fly(call)
 
     def withdraw(self, corr: int) -> Call | None:
         """Forget and return a call that waits, None if it does not."""
@@ -194,7 +201,15 @@ class Calls:
         assert len(self.deadlines) <= unsettled
 
     def _has_credit(self, call: Call) -> bool:
+        if not self.flying:
+            return True
         most = self.window if call.urgent else less_reserve(self.window)
-        if len(self.flying) >= most:
-            return False
-        return not self.flying or self.bytes + len(call.ask.body) <= self.window_bytes
+        size = self.bytes + len(call.ask.body)
+        return len(self.flying) < most and size <= self.window_bytes
+
+    def _fly(self, call: Call) -> None:
+        self.asked += 1
+        call.serial = self.asked
+        call.stage = TRANSITIONS[call.stage][SEND]
+        self.flying[call.corr] = call
+        self.bytes += len(call.ask.body)

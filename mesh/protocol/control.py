@@ -219,6 +219,22 @@ class Ack(Message, frozen=True):
     offset: int
 
 
+class BreakerTurn(Message, frozen=True):
+    """How a circuit breaker of the publisher stands: CLOSED, OPEN or HALF_OPEN, and why.
+
+    failures: in a row, when it turned. since: ns UTC. open_until: ns UTC, when a call may probe
+    or the probe under way is given up; 0 if CLOSED, or for as long as a force holds.
+    retry_after_ms: what a refused caller is told at that moment.
+    """
+
+    state: str
+    reason: str
+    failures: int
+    since: int
+    open_until: int = 0
+    retry_after_ms: int = 0
+
+
 SCHEMAS: Final[dict[type, int]] = {
     Head: 0x01,
     Heartbeat: 0x02,
@@ -228,4 +244,5 @@ SCHEMAS: Final[dict[type, int]] = {
     Record: 0x06,
     NodeState: 0x07,
     LogIndex: 0x08,
+    BreakerTurn: 0x09,
 }

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from mesh.errors import LocalProtocolError, RemoteProtocolError
+from mesh.protocol.cause import Cause, decode_cause, encode_cause, following
 
 WIRE: Final = 1
 EVENT_MAGIC: Final = 0xE7
@@ -33,7 +34,7 @@ SNAPSHOT: Final = 1 << 2
 TOMBSTONE: Final = 1 << 3
 END: Final = 1 << 4
 RAW: Final = 1 << 6
-TRACED: Final = 1 << 7
+TRACED: Final = 1 << 7  # its ext tells of its cause, see mesh.protocol.cause
 BUNDLE: Final = 1 << 8  # several plain events, see mesh.protocol.bundle
 MUST_UNDERSTAND: Final = 0xFF00  # an unknown bit among these: drop
 BUNDLE_MAX: Final = 64  # events in a frame
@@ -63,7 +64,10 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """An event frame, taken apart. payload is MessagePack of schema, not yet decoded."""
+    """An event frame, taken apart. payload is MessagePack of schema, not yet decoded.
+
+    cause: what a TRACED one tells in its ext; encoding takes the ext alone.
+    """
 
     topic: str
     schema: int
@@ -76,6 +80,12 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     ts_recv: int = 0
     ts_sent: int = 0
     ext: bytes = b""
+    cause: Cause | None = None
+
+    def follows(self) -> Cause:
+        """Return the cause of what is done because of this event."""
+        number = self.offset or self.seq
+        return following(self.cause, self.nid, self.epoch, number, self.topic, self.ts_recv)
 
 
 class Kind(IntEnum):
@@ -103,7 +113,10 @@ NO_IDEM: Final = bytes(16)
 
 
 class Rpc(msgspec.Struct, frozen=True, gc=False):
-    """A request frame, taken apart. budget_ms is the time left; corr is echoed."""
+    """A request frame, taken apart. budget_ms is the time left; corr is echoed.
+
+    cause: of a request, what made its caller ask.
+    """
 
     kind: Kind
     method: int
@@ -114,6 +127,7 @@ class Rpc(msgspec.Struct, frozen=True, gc=False):
     attempt: int = 1
     prio: int = 500
     idem: bytes = NO_IDEM
+    cause: Cause | None = None
 
 
 def node_id(cluster: str, node: str) -> int:
@@ -210,12 +224,13 @@ def decode_event(frame: bytes, mark: int = 0) -> Event:
         raise RemoteProtocolError(f"event frame of wire {wire}, {WIRE} is spoken here")
     if flags & MUST_UNDERSTAND:
         raise RemoteProtocolError(f"event frame with unknown flags {flags:#x}")
-    body, ext = start + EVENT_HEADER_BYTES, b""
+    body, ext, cause = start + EVENT_HEADER_BYTES, b"", None
     if ext_len:
         if ext_len > EXT_MAX_BYTES or body + ext_len > len(frame):
             raise RemoteProtocolError("event frame with a false ext length")
         ext = frame[body : body + ext_len]
         body += ext_len
+        cause = decode_cause(ext, ts_recv) if flags & TRACED else None
     return Event(
         _topic_of(frame[:nul]),
         schema,
@@ -228,26 +243,36 @@ def decode_event(frame: bytes, mark: int = 0) -> Event:
         ts_recv,
         ts_sent,
         ext,
+        cause,
     )
 
 
 def decode_events(frame: bytes) -> tuple[Event, ...]:
     """Return the events in a live *frame*: one, or those of a bundle. Raises as decode_event."""
-    high = frame.find(0, 0, 256) + _FLAGS_HIGH
-    if high >= len(frame) or not frame[high] & _BUNDLE_HIGH:
+    if not is_bundle(frame):
         return (decode_event(frame),)
-    plain = bytearray(frame)
-    plain[high] &= ~_BUNDLE_HIGH
-    first = decode_event(bytes(plain))
+    first = first_event(frame)
     if first.flags or first.offset or first.ext or first.topic.startswith("\xff"):
         raise RemoteProtocolError("bundle of events that are not plain")
     bundle_count(first.payload, 0)  # before anything is made of what it claims
     payloads = decode_value(first.payload, list[msgspec.Raw])
-    replace = msgspec.structs.replace
     return tuple(
-        replace(first, seq=seq, payload=bytes(payload))
+        msgspec.structs.replace(first, seq=seq, payload=bytes(payload))
         for seq, payload in enumerate(payloads, first.seq)
     )
+
+
+def is_bundle(frame: bytes) -> bool:
+    """Say whether a live *frame* claims to hold several events."""
+    high = frame.find(0, 0, 256) + _FLAGS_HIGH
+    return high < len(frame) and bool(frame[high] & _BUNDLE_HIGH)
+
+
+def first_event(frame: bytes) -> Event:
+    """Return the first event of a bundle, with the payloads of all. Raises as decode_event."""
+    plain = bytearray(frame)
+    plain[frame.find(0, 0, 256) + _FLAGS_HIGH] &= ~_BUNDLE_HIGH
+    return decode_event(bytes(plain))
 
 
 def bundle_count(frame: bytes, at: int) -> int:
@@ -266,12 +291,17 @@ def encode_rpc(rpc: Rpc, max_bytes: int = RPC_MAX_BYTES) -> bytes:
     """Return the frame of *rpc*. Raises LocalProtocolError above *max_bytes*."""
     if RPC_HEADER_BYTES + len(rpc.body) > max_bytes:
         raise LocalProtocolError(f"request frame of {len(rpc.body)} bytes, {max_bytes} max")
+    flags, ext = 0, b""
+    if rpc.cause is not None:
+        told = encode_cause(rpc.cause, ts_recv=True)
+        if RPC_HEADER_BYTES + 2 + len(told) + len(rpc.body) <= max_bytes:
+            flags, ext = _RPC_EXT, len(told).to_bytes(2, "little") + told
     return (
         _RPC.pack(
             RPC_MAGIC,
             WIRE,
             rpc.kind,
-            0,
+            flags,
             rpc.method,
             rpc.corr,
             rpc.client_epoch,
@@ -280,8 +310,15 @@ def encode_rpc(rpc: Rpc, max_bytes: int = RPC_MAX_BYTES) -> bytes:
             rpc.prio,
             rpc.idem,
         )
+        + ext
         + rpc.body
     )
+
+
+def encode_answer(rpc: Rpc, kind: Kind, body: bytes) -> bytes:
+    """Return the frame that answers *rpc*, as encode_rpc does of a body that fits."""
+    head = RPC_MAGIC, WIRE, kind, 0, rpc.method, rpc.corr, rpc.client_epoch, 0, 1, 500, NO_IDEM
+    return _RPC.pack(*head) + body
 
 
 def decode_rpc(frame: bytes) -> Rpc:
@@ -295,12 +332,13 @@ def decode_rpc(frame: bytes) -> Rpc:
         raise RemoteProtocolError(f"request frame of wire {wire}, {WIRE} is spoken here")
     if kind not in _KINDS or flags & 0xF0:
         raise RemoteProtocolError(f"request frame of unknown kind {kind} or flags {flags:#x}")
-    body = frame[RPC_HEADER_BYTES:]
+    body, cause = frame[RPC_HEADER_BYTES:], None
     if flags & _RPC_EXT:
         ext_end = 2 + int.from_bytes(body[:2], "little")
         if ext_end > len(body):
             raise RemoteProtocolError("request frame with a false ext length")
-        body = body[ext_end:]  # nothing in it is known here
+        cause = decode_cause(body[2:ext_end])
+        body = body[ext_end:]
     return Rpc(
         _KINDS[kind],
         method,
@@ -311,6 +349,7 @@ def decode_rpc(frame: bytes) -> Rpc:
         attempt,
         prio,
         idem,
+        cause,
     )
 
 

@@ -104,13 +104,20 @@ class Once:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def load(self, row: Row, age_s: float, now: float) -> None:
-        """Learn a row from disk, the oldest first, before anything is judged."""
+    def load(self, row: Row, now: float) -> None:
+        """Learn a row from disk, the oldest first, before anything is judged.
+
+        It is kept as if it were new: its age by a wall clock would forget it early, and its
+        effect be had twice, wherever that clock was set forward meanwhile. What no run lives
+        long enough to forget ends by the limits.
+        """
         key = Key(row.node, row.idem)
         standing = UNRESOLVED if row.reply is None else ANSWERED
-        self._entries[key] = _Entry(row.digest, standing, row.reply or b"", now - max(age_s, 0.0))
+        self._entries[key] = _Entry(row.digest, standing, row.reply or b"", now)
         self._settled[key] = None
         self._bytes += len(row.reply or b"")
+        while len(self._entries) > self.entries_max or self._bytes > self.bytes_max:
+            self._make_room(now)
 
     def judge(self, key: Key, method: int, body: bytes, now: float) -> Verdict:
         """Return what to do with a request; FRESH and RESOLVE end by answered() and its kin."""

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from typing import Final, NamedTuple, TypeAlias
 
+from msgspec.structs import replace
+
 from mesh.errors import LocalProtocolError
 from mesh.protocol import envelope, topics
 from mesh.protocol.bundle import BUNDLE_HEADER_BYTES, BURST_NS, Bundle
+from mesh.protocol.cause import Cause, encode_cause
 from mesh.protocol.control import SCHEMAS, Head, StreamHead
-from mesh.protocol.envelope import WIRE, Event
+from mesh.protocol.envelope import EVENT_HEADER_BYTES, TRACED, WIRE, Event
 
 TOPICS_MAX: Final = 10_000  # a publisher refuses more: memory is bounded
 HEADS_PER_PAGE: Final = 2_000
@@ -59,6 +62,20 @@ class Outbound:
         elif keep:
             self.last_values[topic] = Stamped(seq, frame)
         return frame
+
+    def traced(self, event: Event, cause: Cause | None) -> Event:
+        """Return *event* as it tells of *cause*, if a frame has room for that.
+
+        Without a ts_recv it takes that of the cause, else its ts_sent.
+        """
+        ts_recv = event.ts_recv or (cause.ts_recv if cause else 0) or event.ts_sent
+        if cause is None:
+            return replace(event, ts_recv=ts_recv)
+        ext = encode_cause(cause)
+        size = EVENT_HEADER_BYTES + len(event.topic.encode()) + 1 + len(ext) + len(event.payload)
+        if size > self.cap_bytes:  # an event counts for more than where it came from
+            return replace(event, ts_recv=ts_recv)
+        return replace(event, ts_recv=ts_recv, flags=event.flags | TRACED, ext=ext)
 
     def voice(
         self,

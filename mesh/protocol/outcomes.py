@@ -14,7 +14,15 @@ from mesh import errors
 from mesh.protocol.calls import QUEUED, Call
 from mesh.protocol.control import Failure
 from mesh.protocol.envelope import Rpc
-from mesh.protocol.rpcs import ONCE, SAFE, End, Welcome, failure
+from mesh.protocol.rpcs import CANCELLED, ONCE, SAFE, End, Welcome, failure
+
+_KINDS: Final = errors.by_code()
+_ANSWERS: Final = frozenset(  # a peer that says no is well; but one too slow to begin is not
+    code
+    for code, kind in _KINDS.items()
+    if issubclass(kind, (errors.Refused, errors.BreakerOpen)) and kind is not errors.Expired
+)
+_NEITHER: Final = frozenset((CANCELLED, errors.Draining.code))  # given up, or it goes on purpose
 
 LATER: Final = frozenset(  # not started there; another attempt may be
     kind.code
@@ -42,11 +50,15 @@ class Replied(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """The call has none. again: another attempt, with the same key, may be made in its budget."""
+    """The call has none. again: another attempt, with the same key, may be made in its budget.
+
+    ours: it was ended here before it was sent, for a reason of our own.
+    """
 
     corr: int
     failure: Failure
     again: bool
+    ours: bool = False
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -75,10 +87,25 @@ class Open(msgspec.Struct, frozen=True):
 Effect: TypeAlias = Send | Replied | Failed | Part | Ready | Close | Open
 
 
-def failed(call: Call, why: Failure) -> Failed:
+def verdict(outcome: Replied | Failed) -> bool | None:
+    """Tell whether an outcome speaks for its peer or against it; None: for neither.
+
+    Against it: no answer in time, a lost connection, overload, a bug. A refusal is an answer.
+    Nothing about it: what was never sent for want of our own room or time, or was given up,
+    and that it drains.
+    """
+    if isinstance(outcome, Replied):
+        return True
+    code, executed = outcome.failure.code, outcome.failure.executed
+    if outcome.ours or code in _NEITHER:
+        return None
+    return executed == "no" and code in _ANSWERS
+
+
+def failed(call: Call, why: Failure, *, ours: bool = False) -> Failed:
     """Return the end of a call by an error that its peer, or nobody, saw."""
     again = why.executed == "no" and why.code in LATER and call.kind is not ONCE
-    return Failed(call.corr, why, again)
+    return Failed(call.corr, why, again, ours)
 
 
 def ended(call: Call, end: End) -> Replied | Failed:
@@ -96,7 +123,8 @@ def overdue(call: Call, peer: str, *, ready: bool) -> Failed:
         kind = errors.Expired if call.kind is SAFE else errors.OutcomeUnknown
         return Failed(call.corr, failure(kind, f"{name}: no answer in time", "unknown"), False)
     if ready:
-        return Failed(call.corr, failure(errors.Expired, f"{name}: no credit in time"), False)
+        why = failure(errors.Expired, f"{name}: no credit in time")
+        return Failed(call.corr, why, again=False, ours=True)
     return Failed(call.corr, failure(errors.Unavailable, f"{name}: no session in time"), False)
 
 

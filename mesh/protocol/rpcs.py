@@ -11,6 +11,7 @@ from typing import Final
 
 from mesh.errors import Executed, MeshError
 from mesh.protocol import envelope
+from mesh.protocol.cause import Cause
 from mesh.protocol.control import Failure, Message
 from mesh.protocol.control import Welcome as Welcome  # told here, spelled with the system messages
 from mesh.protocol.envelope import NO_IDEM, Kind
@@ -26,6 +27,7 @@ BUDGET_S_MAX: Final = 60.0
 URGENT: Final = 100  # a priority below it is for cancels, mode and leases
 PRIO: Final = 500
 CANCELLED: Final = "CANCELLED"
+BODY_MAX_BYTES: Final = envelope.RPC_MAX_BYTES - envelope.RPC_HEADER_BYTES
 
 
 class MethodClass(IntEnum):
@@ -94,7 +96,8 @@ class End(Message, frozen=True):
 class Ask(Message, frozen=True):
     """One attempt of a call, as the caller wants it; another attempt is another Ask.
 
-    budget_s: None for the default; kind: None for what the peer says of the method.
+    budget_s: None for the default; kind: None for what the peer says of the method; cause:
+    what makes the caller ask.
     """
 
     method: str
@@ -104,6 +107,7 @@ class Ask(Message, frozen=True):
     prio: int = PRIO
     idem: bytes = NO_IDEM
     attempt: int = 1
+    cause: Cause | None = None
 
 
 class Method(Message, frozen=True):
@@ -111,7 +115,8 @@ class Method(Message, frozen=True):
 
     urgent: its requests may have a priority below URGENT and use the reserve. marks: it acts
     outside the transaction of its reply, so its key is stored before it begins. streams: its
-    reply comes in parts. limit_s: how long a keyed or once handler may run.
+    reply comes in parts. limit_s: how long a keyed or once handler may run. plain: it is
+    answered within the turn in which it is asked.
     """
 
     name: str
@@ -120,14 +125,16 @@ class Method(Message, frozen=True):
     marks: bool = False
     streams: bool = False
     limit_s: float = BUDGET_S_MAX
+    plain: bool = False
 
 
 class Caller(Message, frozen=True):
-    """Who asks, pinned when the session was opened; user: as authenticated."""
+    """Who asks, pinned when the session was opened; user: as authenticated; nid: of the node."""
 
     user: str
     node: str
     epoch: int
+    nid: int = 0
 
 
 def failure(
@@ -140,6 +147,13 @@ def failure(
 def cancelled(executed: Executed) -> Failure:
     """Return what tells that a call was given up by its caller."""
     return Failure(CANCELLED, executed, "cancelled by the caller")
+
+
+def fitting(kind: Kind, body: bytes) -> tuple[Kind, bytes]:
+    """Return the answer as it travels: one that no frame can hold is an error."""
+    if len(body) <= BODY_MAX_BYTES:
+        return kind, body
+    return Kind.ERR, encoded(failure(MeshError, f"a reply of {len(body)} bytes", "yes"))
 
 
 def kind_of(ask: Ask, welcome: Welcome | None) -> MethodClass:

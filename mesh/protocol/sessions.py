@@ -3,14 +3,14 @@
 Never here: requests, sockets, how a user was authenticated.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from mesh.errors import Denied, Overloaded, StaleEpoch, VersionMismatch
 from mesh.protocol.control import Failure, Hello
-from mesh.protocol.envelope import WIRE
-from mesh.protocol.rpcs import Caller, failure
+from mesh.protocol.envelope import WIRE, node_id
+from mesh.protocol.rpcs import Caller, Method, failure
 
 Work = TypeVar("Work")
 
@@ -20,13 +20,17 @@ SILENT_S: Final = 5.0  # a caller that pings each second has gone
 
 @dataclass(slots=True)
 class Session(Generic[Work]):
-    """One connection of one caller. may: whether it may call a method of this name."""
+    """One connection of one caller.
+
+    may: whether it may call a method of this name. methods: those it may call, by number.
+    """
 
     peer: bytes  # routing id: it names the connection, not the caller
     caller: Caller
     may: Callable[[str], bool]
     heard: float
     pings: bool = False  # so its silence means something
+    methods: Mapping[int, Method] = field(default_factory=dict)
     open: dict[int, tuple[Work, int]] = field(default_factory=dict)  # corr to work, body bytes
     bytes: int = 0
 
@@ -81,7 +85,7 @@ class Sessions(Generic[Work]):
         self._epochs[hello.node] = epoch
         while len(self._epochs) > self.sessions_max:
             self._epochs.pop(next(iter(self._epochs)))
-        caller = Caller(user, hello.node, epoch)
+        caller = Caller(user, hello.node, epoch, node_id(self.cluster, hello.node))
         session = self._sessions[peer] = Session(peer, caller, self.pin(user), now)
         return session
 

@@ -14,6 +14,7 @@ HEARTBEAT: Final = "!hb"
 VIEW: Final = "!view"
 MODE: Final = "!mode"
 LOG: Final = "!log"
+BREAKER: Final = "breaker."  # and its name
 
 PROBE_MARK: Final = b"\xff"
 PROBE_MAX_BYTES: Final = 255

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from mesh.protocol.cause import Cause
 from mesh.protocol.envelope import Rpc
 from mesh.protocol.once import Key, Row
 from mesh.protocol.rpcs import PARTS, URGENT, Caller, Method
@@ -56,6 +57,8 @@ class Work:
     waiters: list[tuple[bytes, int]] = field(default_factory=list)  # (connection, corr)
     parts: int = 0  # sent
     parts_max: int = PARTS  # may be sent so far
+    corr: int = 0  # of who asked first
+    cause: Cause | None = None  # and what made that one ask
 
     @property
     def urgent(self) -> bool:

@@ -28,13 +28,21 @@ class Workload:
     queue: Waiting[Work] = field(init=False)
     deadlines: Deadlines = field(default_factory=Deadlines)
 
+    _slots: int = field(init=False)  # for others than urgent works
+    _room: int = field(init=False)  # likewise, in bytes
+
     def __post_init__(self) -> None:
         self.queue = Waiting(self.queue_max)
+        self._slots, self._room = less_reserve(self.running_max), less_reserve(self.bytes_max)
 
     def holds(self, size: int, *, urgent: bool) -> bool:
         """Say whether a body of *size* bytes fits."""
-        most = self.bytes_max if urgent else less_reserve(self.bytes_max)
+        most = self.bytes_max if urgent else self._room
         return self.bytes + size <= most
+
+    def has_slot(self, size: int) -> bool:
+        """Say whether a request of *size* bytes that is not urgent would run at once."""
+        return self.running < self._slots and self.bytes + size <= self._room
 
     def admit(self, work: Work, now: float) -> Work | None:
         """Take *work*: it runs if there is room, else it waits; return who gives way for it."""
@@ -93,7 +101,7 @@ class Workload:
         assert self.bytes == sum(len(work.body) for work in works)
 
     def _has_room(self, work: Work) -> bool:
-        slots = self.running_max if work.urgent else less_reserve(self.running_max)
+        slots = self.running_max if work.urgent else self._slots
         return self.running < slots
 
     def _start(self, work: Work, now: float) -> None:

@@ -5,8 +5,7 @@ Never here: signals, heartbeats, the order of start and stop (runner).
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -15,14 +14,14 @@ import msgspec
 from mesh.clock import monotonic_s, wall_ns
 from mesh.errors import LocalProtocolError, MeshError, RemoteProtocolError
 from mesh.protocol import envelope, topics
-from mesh.protocol.access import Access, is_node
 from mesh.protocol.admission import Admission
 from mesh.protocol.catchup import HALTED
 from mesh.protocol.commits import Applied
-from mesh.protocol.conflation import SNAIL_S
 from mesh.protocol.control import (
     DURABLE,
+    LASTVALUE,
     SCHEMAS,
+    BreakerTurn,
     Heartbeat,
     Hello,
     ModeChange,
@@ -36,8 +35,8 @@ from mesh.protocol.mode import SAFE, parse_mode
 from mesh.protocol.outbound import Outbound
 from mesh.protocol.sessions import Sessions
 from mesh.protocol.work import Work
-from mesh.runtime.calling import Wanted
-from mesh.runtime.component import Component, RawSink
+from mesh.runtime.breakernews import BreakerNews
+from mesh.runtime.component import Component
 from mesh.runtime.directory import Directory, host_id
 from mesh.runtime.dispatch import Paces
 from mesh.runtime.doing import NO_REPLY, current, store_with_row
@@ -45,37 +44,20 @@ from mesh.runtime.everynode import EveryNode
 from mesh.runtime.handlers import Bound, EventMeta, meta_of
 from mesh.runtime.health import Health, rss_bytes
 from mesh.runtime.inbound import Inbound
-from mesh.runtime.keys import Keyring
-from mesh.runtime.logs import Logs
 from mesh.runtime.peers import Peers
-from mesh.runtime.planes import JOURNALS, Addresses, Planes
+from mesh.runtime.planes import Addresses, Planes
+from mesh.runtime.port import RawSink, Wished
+from mesh.runtime.runs import Run
 from mesh.runtime.serving import Serving
-from mesh.runtime.settings import Paths
 from mesh.runtime.streams import OFFSET_MAX, DurableLog
 from mesh.runtime.tasks import Tasks
 from mesh.runtime.voices import Voices
-from mesh.storage.journal import Journal, Retention
+from mesh.storage.journal import Journal
+from mesh.transport.handled import cause_now, handled
 from mesh.transport.sockets import Sockets
 
-SYSTEM_SAYS: Final = {topics.HEARTBEAT: 0}
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Who this process is, and by what rules it lives."""
-
-    node: str
-    epoch: int
-    cluster: str
-    paths: Paths
-    log: Logs
-    access: Access
-    retention: Retention
-    listen: str = ""
-    advertise: str = ""
-    keys: Keyring | None = None
-    snail_s: float = SNAIL_S
-    is_node: Callable[[str, str], bool] = is_node  # whether a user may greet as that node
+SYSTEM_SAYS: Final = {topics.HEARTBEAT: 0, topics.BREAKER: int(LASTVALUE)}
+TICK_S: Final = 5.0  # between two looks for breakers that are told of no longer
 
 
 class Bus(Tasks):
@@ -107,7 +89,8 @@ class Bus(Tasks):
         self._raw_sinks: dict[tuple[str, RawSink], Callable[[Event, Record], None]] = {}
         self._serving = Serving(
             component,
-            EveryNode(self, component, run.access).methods,
+            EveryNode(self, component, run.access, lambda: self._log).methods,
+            nid=self._nid,
             log=self.log,
             access=run.access,
             spawn=self.spawn,
@@ -117,7 +100,10 @@ class Bus(Tasks):
         self.peers = Peers(
             self._loop, sockets, directory, hello, run.epoch, run.access, self.spawn
         )
+        self.call_raw, self.stream_raw = self.peers.calling.call, self.peers.calling.stream
         self.peers.schemas, self.peers.keys = self._fingerprints, run.keys
+        self.breakers = self.peers.calling.breakers
+        self._news = BreakerNews(self._loop, self.breakers, self._tell_breaker, self.log)
         self._open(sockets)
 
     @property
@@ -156,13 +142,15 @@ class Bus(Tasks):
         self._inbound.bind()
         self.subscribe(topics.MODE + "\0", self._on_mode)
         self.subscribe(topics.VIEW + "\0", self._on_view)
+        self.every(TICK_S, self._news.tick)
         self.peers.scan()
 
     def retire(self, topic: str, value: object) -> None:
         """End a LASTVALUE topic whose last value was *value*. Raises LocalProtocolError."""
         if not self._voices.keeps(topic):
             raise LocalProtocolError(f"{topic} is not LASTVALUE: it has no end")
-        publish = partial(self._planes.events.publish, self._event(topic, value, TOMBSTONE))
+        event = self.outbound.traced(self._event(topic, value, TOMBSTONE), cause_now())
+        publish = partial(self._planes.events.publish, event)
         if self._log is None:
             publish()
         else:
@@ -170,17 +158,21 @@ class Bus(Tasks):
 
     async def commit(
         self,
-        records: tuple[tuple[str, object], ...],
+        records: tuple[Wished, ...],
         applied: EventMeta | None,
         *,
         patient: bool,
         reply: object = NO_REPLY,
     ) -> int:
         """Store DURABLE events in one transaction, then publish them; see DurableLog.store."""
-        for topic, _ in records:
+        for topic, *_ in records:
             if topics.longest(self._says, topic) != DURABLE:
                 raise LocalProtocolError(f"{self.node} did not declare {topic} as DURABLE")
-        events = tuple(self._event(topic, value) for topic, value in records)
+        traced = self.durable_log.outbound.traced
+        events = tuple(
+            traced(self._event(topic, value), cause[0] if cause else cause_now())
+            for topic, value, *cause in records
+        )
         done = () if applied is None else (_applied(applied),)
         if (doing := current.get()) is not None and doing.stores:
             return await store_with_row(
@@ -204,14 +196,6 @@ class Bus(Tasks):
         """Say whether no request is under way."""
         return self._responder.answering.idle
 
-    async def call_raw(self, wanted: Wanted) -> bytes:
-        """Call another node; see Calling.call."""
-        return await self.peers.calling.call(wanted)
-
-    def stream_raw(self, wanted: Wanted) -> AsyncIterator[bytes]:
-        """Call another node that answers in parts."""
-        return self.peers.calling.stream(wanted)
-
     async def process(self, request_type: str, data: Any, source: str) -> Any:
         """Answer with the typed handler of that name."""
         return await self._serving.process(request_type, data, source)
@@ -221,10 +205,14 @@ class Bus(Tasks):
 
         def heard(event: Event, record: Record) -> None:
             self.health.events_in += 1
+            meta = meta_of(event, record.node, record.log_id)
+            token = handled.set(meta)
             try:
-                sink(event.payload, event.schema, meta_of(event, record.node, record.log_id))
+                sink(event.payload, event.schema, meta)
             except RemoteProtocolError as error:  # theirs: drop, count, go on
                 self.reject(event.topic, error)
+            finally:
+                handled.reset(token)
 
         self._raw_sinks[prefix, sink] = heard
         self.peers.subscribe(prefix, heard)
@@ -248,7 +236,7 @@ class Bus(Tasks):
                 told = msgspec.structs.replace(
                     beat, heads=outbound.beacon(), streams=outbound.streams
                 )
-                publisher.publish(self._event(topics.HEARTBEAT, told))
+                publisher.publish(outbound.traced(self._event(topics.HEARTBEAT, told), None))
 
     def heartbeat(self) -> Heartbeat:
         """Return how this node is now."""
@@ -275,6 +263,7 @@ class Bus(Tasks):
                 **health.figures,
                 **self.peers.counters(),
                 **self.paces.counters(),
+                **self._news.counters(),
                 **(self._log.counters() if self._log is not None else {}),
             },
         )
@@ -285,6 +274,7 @@ class Bus(Tasks):
 
     def close(self) -> None:
         """Close everything. Closing twice is fine."""
+        self._news.close()
         self.peers.close()
         self._planes.close()
 
@@ -300,8 +290,10 @@ class Bus(Tasks):
     def learn_mode(self, change: ModeChange) -> None:
         """Take the coordinator's mode unless a newer one is known."""
         if (change.term, change.mode_epoch) >= (self.term, self.mode_epoch):
-            self.mode = parse_mode(change.mode)
+            before, self.mode = self.mode, parse_mode(change.mode)
             self.term, self.mode_epoch = change.term, change.mode_epoch
+            if self.mode is not before:
+                self._component.on_mode(self.mode)
 
     @property
     def durable_log(self) -> DurableLog:
@@ -333,9 +325,7 @@ class Bus(Tasks):
         if says_durable:
             self._planes.publish_durable()
         if says_durable or self._inbound.durable or self._serving.stores:
-            place = self.paths.state / JOURNALS
-            place.mkdir(parents=True, exist_ok=True)
-            journal = Journal(place / f"{self.node}.sqlite3", keep=self._run.retention)
+            journal = self._run.open_journal(self.paths, self.node, self._run.retention)
             journal.floor = 0 if self._component.rebuilds else OFFSET_MAX
             self._log = self._planes.open_log(journal, self.node, self._die, self._on_lost)
         self._voices = Voices(
@@ -350,7 +340,7 @@ class Bus(Tasks):
             self._run.cluster, self._run.is_node, lambda user: self._run.access.of(user).may_call
         )
         admission = Admission(self.node, self.epoch, self._serving.methods, sessions)
-        self._responder = self._planes.respond(admission, self._serving.serve)
+        self._responder = self._planes.respond(admission, self._serving)
         self._serving.responder = self._responder
 
     def _on_lost(self, consumer: str) -> None:
@@ -371,19 +361,13 @@ class Bus(Tasks):
         self.paces.flush()
 
     def _event(self, topic: str, value: object, flags: int = 0) -> Event:
-        now = wall_ns()
-        return Event(
-            topic,
-            self._schemas.get(type(value), 0),
-            self._nid,
-            self.epoch,
-            0,
-            envelope.encode_value(value),
-            flags,
-            0,
-            now,
-            now,
-        )
+        schema, payload = self._schemas.get(type(value), 0), envelope.encode_value(value)
+        return Event(topic, schema, self._nid, self.epoch, 0, payload, flags, ts_sent=wall_ns())
+
+    def _tell_breaker(self, topic: str, told: BreakerTurn, flags: int) -> None:
+        """Publish at once: unlike other last values it follows from nothing on disk."""
+        event = self.outbound.traced(self._event(topic, told, flags), None)
+        self._planes.events.publish(event, keep=True)
 
     def _on_mode(self, payload: bytes, schema: int, meta: EventMeta) -> None:
         self.learn_mode(envelope.decode_value(payload, ModeChange))

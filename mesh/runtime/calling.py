@@ -11,33 +11,35 @@ Never here: sockets' frames, reading records, what methods mean.
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from math import inf
-from typing import Final
+from typing import Final, TypeAlias
+
+import msgspec
 
 from mesh.clock import monotonic_s
-from mesh.errors import BreakerOpen, MeshError, NoService, Overloaded
+from mesh.errors import BreakerOpen, Draining, MeshError, NoService, Overloaded
 from mesh.protocol.backoff import BackoffPolicy
 from mesh.protocol.balancing import Candidate, choose
 from mesh.protocol.control import Failure, Record
 from mesh.protocol.envelope import NO_IDEM
-from mesh.protocol.outcomes import Failed, Replied, after
-from mesh.protocol.retries import RetryBudgets
-from mesh.protocol.rpcs import PRIO, Ask, clamped_s, kind_of
-from mesh.runtime.circuit import Breakers, CircuitBreaker, counts_as_failure
+from mesh.protocol.outcomes import Failed, Replied, after, verdict
+from mesh.protocol.retries import RetryBudget, RetryBudgets
+from mesh.protocol.rpcs import PRIO, Ask, Welcome, clamped_s, kind_of
+from mesh.runtime.circuit import Breakers, CircuitBreaker, Permit
 from mesh.runtime.deadline import left_s
+from mesh.transport.handled import cause_now
 from mesh.transport.requester import Requester
 from mesh.transport.rpc import error_of, failure_of
 
 PAUSE: Final = BackoffPolicy(0.01, 0.25)
+WAYS_MAX: Final = 1_024  # methods whose ways are kept; a node calls some dozens
 LOOK_S: Final = 0.25  # between two looks at the records, while nobody can be asked
 TRICKLE_S: Final = 1.0  # urgent calls pass an open breaker so often
 OWN: Final = "mesh."  # methods of the mesh itself: who calls them paces itself
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """One call. key: of a keyed method, of the caller's business; urgent: cancels and mode."""
 
     method: str
@@ -55,8 +57,7 @@ class Wanted:
         return blake2b(f"{self.method}\0{self.key}".encode(), digest_size=16).digest()
 
 
-@dataclass(slots=True)
-class _Course:
+class _Course(msgspec.Struct):
     """How a call goes on over its attempts."""
 
     wanted: Wanted
@@ -64,7 +65,25 @@ class _Course:
     attempt: int = 0
     known: Failure | None = None  # what its attempts are known to have done
     pinned: str | None = None  # the instance that may have executed a keyed one
-    tried: set[str] = field(default_factory=set)
+    tried: set[str] = msgspec.field(default_factory=set)
+
+
+class _Way(msgspec.Struct):
+    """How calls of one method reach one instance. welcome: what its session began with."""
+
+    node: str
+    requester: Requester
+    welcome: Welcome | None
+    breaker: CircuitBreaker | None  # None: who calls a method of the mesh itself paces itself
+    budget: RetryBudget
+
+    @property
+    def open(self) -> bool:
+        """Say whether its breaker lets a call pass."""
+        return self.breaker is None or self.breaker.ready()
+
+
+_Ways: TypeAlias = tuple[Sequence[Record], dict[str, _Way]]
 
 
 class Calling:
@@ -82,6 +101,7 @@ class Calling:
         self._serving, self._requester = serving, requester
         self.breakers = Breakers(_breaker) if breakers is None else breakers
         self._budgets = RetryBudgets()
+        self._ways: dict[tuple[str, str | None, bool], _Ways] = {}
         self._news = asyncio.Event()
 
     def ready(self) -> None:
@@ -96,19 +116,19 @@ class Calling:
         """
         course = self._course(wanted)
         while True:
-            record = await self._chosen(course)
-            outcome = await self._attempt(course, record)
+            way = self._choice(course) or await self._awaited(course)
+            outcome = await self._attempt(course, way)
             if isinstance(outcome, Replied):
                 return outcome.body
             course.known = after(course.known, outcome.failure)
-            if not outcome.again or not await self._again(course, record, outcome.failure):
+            if not outcome.again or not await self._again(course, way.node, outcome.failure):
                 raise error_of(course.known)
 
     async def stream(self, wanted: Wanted) -> AsyncIterator[bytes]:
         """Yield the parts of a reply. Raises MeshError; nothing is tried again."""
         course = self._course(wanted)
-        requester = self._requester(await self._chosen(course))
-        parts = requester.stream(self._ask(course))
+        way = self._choice(course) or await self._awaited(course)
+        parts = way.requester.stream(_ask(course, monotonic_s()))
         try:
             async for part in parts:
                 yield part
@@ -123,15 +143,9 @@ class Calling:
 
     # Whom to ask.
 
-    async def _chosen(self, course: _Course) -> Record:
+    async def _awaited(self, course: _Course) -> _Way:
         """Return whom to ask, as soon as there is somebody."""
         while True:
-            records = self._serving(course.wanted.method, course.wanted.target)
-            if not records and course.known is None:
-                raise _nobody(course)
-            found = self._choice(course, {record.node: record for record in records})
-            if found is not None:
-                return found
             left = course.deadline - monotonic_s()
             if left <= 0:
                 raise _nobody(course)
@@ -140,101 +154,156 @@ class Calling:
                 async with asyncio.timeout(min(left, LOOK_S)):
                     await news.wait()
             except TimeoutError:
-                continue
+                pass  # the records may tell of somebody new
+            found = self._choice(course)
+            if found is not None:
+                return found
 
-    def _choice(self, course: _Course, records: dict[str, Record]) -> Record | None:
+    def _choice(self, course: _Course) -> _Way | None:
+        """Return whom to ask now. Raises NoService if no record names the method."""
+        ways = self._ways_of(course)
         if course.pinned is not None:
-            record = records.get(course.pinned)
-            usable = record is not None and not self._requester(record).refusing
-            return record if usable else None
-        asked = {node: self._requester(record) for node, record in records.items()}
-        if len(records) == 1:
-            ((node, only),) = asked.items()
-            return None if only.refusing and course.known is not None else records[node]
+            way = ways.get(course.pinned)
+            return None if way is None or way.requester.refusing else way
+        if len(ways) == 1:
+            (only,) = ways.values()
+            return None if course.known is not None and only.requester.refusing else only
         now, idem = monotonic_s(), course.wanted.idem
         keyed = idem != NO_IDEM
         candidates = [
-            Candidate(
-                node, requester.latency.cost(now), self._usable(course, node, requester, keyed)
-            )
-            for node, requester in asked.items()
+            Candidate(node, way.requester.latency.cost(now), _reachable(way, keyed=keyed))
+            for node, way in ways.items()
         ]
-        fresh = [c for c in candidates if c.usable and c.instance not in course.tried]
-        name = choose(fresh or candidates, random.random, idem if keyed else None)
-        return None if name is None else records[name]
+        if keyed:  # always the same one, as long as it is there
+            name = choose(candidates, random.random, idem)
+        else:
+            name = choose(_best(course, ways, candidates), random.random)
+        return None if name is None else ways[name]
 
-    def _usable(self, course: _Course, node: str, requester: Requester, keyed: bool) -> bool:
-        if keyed:  # one that is only away for a moment keeps its keys
-            return not requester.refusing
-        breaker = self._breaker_of(course.wanted, node, requester)
-        return requester.ready and (breaker is None or breaker.ready())
+    def _ways_of(self, course: _Course) -> dict[str, _Way]:
+        """Return the ways to each that serves the method; kept while the records stay."""
+        wanted = course.wanted
+        records = self._serving(wanted.method, wanted.target)
+        if not records and course.known is None:
+            raise _nobody(course)
+        key = wanted.method, wanted.target, wanted.urgent
+        known = self._ways.get(key)
+        if known is not None and known[0] is records:
+            for way in known[1].values():
+                if way.requester.asking.welcome is not way.welcome:
+                    break  # another session: methods may be of another kind there
+            else:
+                return known[1]
+        if len(self._ways) >= WAYS_MAX:
+            self._ways.clear()
+        ways = {record.node: self._way(wanted, record) for record in records}
+        self._ways[key] = records, ways
+        return ways
+
+    def _way(self, wanted: Wanted, record: Record) -> _Way:
+        node, requester = record.node, self._requester(record)
+        welcome = requester.asking.welcome
+        breaker = None
+        if not wanted.method.startswith(OWN):
+            kind = kind_of(Ask(wanted.method, b""), welcome).name.lower()
+            breaker = self.breakers.of(node, "urgent" if wanted.urgent else kind)
+        return _Way(node, requester, welcome, breaker, self._budgets.of(node))
 
     # An attempt.
 
-    async def _attempt(self, course: _Course, record: Record) -> Replied | Failed:
-        node, requester = record.node, self._requester(record)
+    async def _attempt(self, course: _Course, way: _Way) -> Replied | Failed:
+        breaker, requester = way.breaker, way.requester
         course.attempt += 1
-        course.tried.add(node)
-        if course.attempt == 1:
-            self._budgets.of(node).first()
-        breaker = self._breaker_of(course.wanted, node, requester)
+        course.tried.add(way.node)
         try:
             permit = None if breaker is None else breaker.admit()
         except BreakerOpen as refused:
             # A first attempt fails at once; one under way waits if its time allows that.
             return Failed(0, failure_of(refused), again=course.attempt > 1)
-        began = monotonic_s()
-        requester.latency.asked()
+        if course.attempt == 1:
+            way.budget.first()
+        elif not (_is_free(course) or way.budget.take()):
+            assert course.known is not None, "only a retry has to be paid for"
+            _judge(breaker, permit, None)
+            return Failed(0, course.known, again=False)
+        latency, began = requester.latency, monotonic_s() if permit is None else permit[1]
+        latency.asked()
         try:
-            outcome = await requester.call(self._ask(course))
+            outcome = await requester.call(_ask(course, began))
         except BaseException:  # cancelled, or a body too large: neither speaks against the peer
-            requester.latency.left()
-            if breaker is not None and permit is not None:
-                breaker.give_back(permit)
+            latency.left()
+            _judge(breaker, permit, None)
             raise
-        error = error_of(outcome.failure) if isinstance(outcome, Failed) else None
-        bad = error is not None and counts_as_failure(error)
-        now = monotonic_s()
-        if bad or isinstance(error, Overloaded):
-            requester.latency.failed(now)
+        good, now = verdict(outcome), monotonic_s()
+        if good:
+            latency.answered(now - began, now)
+        elif good is False or _is_overload(outcome):  # also if the queue is our own
+            latency.failed(now)  # others have less to do
         else:
-            requester.latency.answered(now - began, now)
-        if breaker is not None and permit is not None:
-            breaker.record(permit, succeeded=not bad)
+            latency.left()
+        _judge(breaker, permit, good)
         return outcome
 
-    @staticmethod
-    def _ask(course: _Course) -> Ask:
-        wanted = course.wanted
-        return Ask(
-            wanted.method,
-            wanted.body,
-            max(0.0, course.deadline - monotonic_s()),
-            None,
-            PRIO // 10 if wanted.urgent else PRIO,
-            wanted.idem,
-            max(1, course.attempt),
-        )
-
-    async def _again(self, course: _Course, record: Record, why: Failure) -> bool:
+    async def _again(self, course: _Course, node: str, why: Failure) -> bool:
         """Wait before another attempt; say whether there is one."""
         if why.executed != "no" and course.wanted.key is not None:
-            course.pinned = record.node  # nobody else knows whether the key had its effect
+            course.pinned = node  # nobody else knows whether the key had its effect
         pause_s = PAUSE.delay_s(course.attempt - 1, random.random, why.retry_after_ms / 1000)
-        if monotonic_s() + pause_s >= course.deadline or not self._budgets.of(record.node).take():
+        if monotonic_s() + pause_s >= course.deadline:
             return False
         await asyncio.sleep(pause_s)
         return True
 
-    def _breaker_of(
-        self, wanted: Wanted, node: str, requester: Requester
-    ) -> CircuitBreaker | None:
-        if wanted.method.startswith(OWN):
-            return None
-        if wanted.urgent:
-            return self.breakers.of(node, "urgent")
-        kind = kind_of(Ask(wanted.method, b""), requester.asking.welcome)
-        return self.breakers.of(node, kind.name.lower())
+
+def _best(course: _Course, ways: dict[str, _Way], candidates: list[Candidate]) -> list[Candidate]:
+    """Return of the usable ones those with a way open, of these those not yet tried.
+
+    If all breakers refuse, the call is refused as well, at once, as it is where one serves.
+    """
+    usable = [candidate for candidate in candidates if candidate.usable]
+    closed = [c for c in usable if ways[c.instance].open]
+    return [c for c in closed if c.instance not in course.tried] or closed or usable
+
+
+def _reachable(way: _Way, *, keyed: bool) -> bool:
+    """Say whether to choose among others. One only away for a moment keeps its keys."""
+    return not way.requester.refusing if keyed else way.requester.ready
+
+
+def _ask(course: _Course, now: float) -> Ask:
+    wanted = course.wanted
+    return Ask(
+        wanted.method,
+        wanted.body,
+        max(0.0, course.deadline - now),
+        None,
+        PRIO // 10 if wanted.urgent else PRIO,
+        wanted.idem,
+        max(1, course.attempt),
+        cause_now(),
+    )
+
+
+def _is_free(course: _Course) -> bool:
+    """Say whether another attempt costs nothing: who drains has done nothing for the last one.
+
+    All others are at most a tenth of the calls to a node.
+    """
+    return course.known is not None and course.known.code == Draining.code
+
+
+def _is_overload(outcome: Replied | Failed) -> bool:
+    return isinstance(outcome, Failed) and outcome.failure.code == Overloaded.code
+
+
+def _judge(breaker: CircuitBreaker | None, permit: Permit | None, good: bool | None) -> None:
+    """Tell *breaker* how the call of *permit* ended; None: in a way that says nothing."""
+    if breaker is None or permit is None:
+        return
+    if good is None:
+        breaker.give_back(permit)
+    else:
+        breaker.record(permit, succeeded=good)
 
 
 def _nobody(course: _Course) -> MeshError:

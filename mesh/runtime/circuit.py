@@ -14,7 +14,8 @@ from threading import Lock
 from typing import Any, Final, TypeAlias, TypeVar, overload
 
 from mesh.clock import monotonic_s
-from mesh.errors import BreakerOpen, Expired, Overloaded, Refused
+from mesh.errors import BreakerOpen, Expired, LocalProtocolError, Overloaded, Refused
+from mesh.protocol import topics
 from mesh.protocol.breaker import CLOSED, Breaker, Turn
 from mesh.runtime.deadline import deadline_s
 
@@ -23,6 +24,7 @@ __all__ = ["Breakers", "CircuitBreaker", "Permit", "counts_as_failure"]
 T = TypeVar("T")
 Permit: TypeAlias = tuple[int, float]  # the breaker's, and when the call began
 Key: TypeAlias = tuple[str, ...]  # (venue, endpoint class) or (peer, method class)
+OnTurn: TypeAlias = "Callable[[CircuitBreaker, Turn], None]"
 
 BREAKERS_MAX: Final = 1_024
 
@@ -43,7 +45,8 @@ class CircuitBreaker:
     or more half of them failed or four fifths took longer than *slow_s*. A failure is an
     Exception for which *is_failure* says so. With *trickle_s* one call passes so often while
     all others are refused: for cancels, which must always have a way. *on_transition* gets
-    the breaker and each of its turns, in the thread that caused it; it must not raise.
+    the breaker and each of its turns, one after the other, in a thread that caused one; it
+    must not raise. So does *watcher*, for whoever keeps many breakers.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class CircuitBreaker:
         recovery_timeout: float = 2.0,
         *,
         is_failure: Callable[[Exception], bool] = counts_as_failure,
-        on_transition: "Callable[[CircuitBreaker, Turn], None] | None" = None,
+        on_transition: "OnTurn | None" = None,
         slow_s: float = 1.0,
         trickle_s: float = inf,
     ) -> None:
@@ -62,11 +65,13 @@ class CircuitBreaker:
         self.recovery_timeout = recovery_timeout
         self._is_failure = is_failure
         self._on_transition = on_transition
+        self.watcher: OnTurn | None = None
         self._lock = Lock()
         self._breaker = Breaker(
             failure_threshold, recovery_timeout, random.random, slow_s, trickle_s
         )
         self._told = self._breaker.generation
+        self._telling = False
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.name} {self.state} failures={self._breaker.failures}>"
@@ -177,15 +182,34 @@ class CircuitBreaker:
             return breaker.state is CLOSED and not breaker.failures
 
     def _tell(self) -> None:
-        """Call on_transition for each new turn, outside the lock; at most two came at once."""
+        """Tell of each new turn, outside the lock.
+
+        One thread at a time: what comes meanwhile is told by that one, so that nobody hears of
+        a later turn before an earlier one.
+        """
         if self._told == self._breaker.generation:
             return
+        while new := self._untold():
+            try:
+                for turn in new:
+                    self._tell_of(turn)
+            finally:
+                self._telling = False
+
+    def _tell_of(self, turn: Turn) -> None:
+        for told in (self._on_transition, self.watcher):
+            if told is not None:
+                told(self, turn)
+
+    def _untold(self) -> list[Turn]:
+        """Return what this thread has to tell: nothing while another one tells."""
         with self._lock:
+            if self._telling:
+                return []
             new = [turn for turn in self._breaker.story if turn.generation > self._told]
             self._told = self._breaker.generation
-        if self._on_transition:
-            for turn in new:
-                self._on_transition(self, turn)
+            self._telling = bool(new)
+            return new
 
 
 class Breakers:
@@ -205,6 +229,10 @@ class Breakers:
         self._max = breakers_max
         self._lock = Lock()
         self._breakers: OrderedDict[Key, CircuitBreaker] = OrderedDict()  # last used last
+        self._adopted: set[Key] = set()
+        self._forces: dict[str, str] = {}  # reason to the last part of the keys
+        self._on_turn: OnTurn | None = None
+        self._on_dropped: Callable[[CircuitBreaker], None] = lambda breaker: None
 
     def __len__(self) -> int:
         return len(self._breakers)
@@ -212,26 +240,77 @@ class Breakers:
     def of(self, *key: str) -> CircuitBreaker:
         """Return the breaker of *key*, say ("BINANCE", "orders"); its name is the key, dotted.
 
-        Raises Overloaded if there are too many and all are forced open.
+        Raises Overloaded if there are too many and all are adopted or forced open.
         """
         with self._lock:
             breaker = self._breakers.get(key)
             if breaker is None:
-                if len(self._breakers) >= self._max:
-                    self._drop_one()
-                breaker = self._breakers[key] = self._make(".".join(key))
+                breaker = self._add(key, self._make(".".join(key)))
             self._breakers.move_to_end(key)
             return breaker
+
+    def adopt(self, breaker: CircuitBreaker) -> None:
+        """Keep a breaker made elsewhere, too, for good: what watches these watches it.
+
+        Raises LocalProtocolError if its name is no part of a topic or is taken, Overloaded as
+        :meth:`of`.
+        """
+        topics.check(topics.BREAKER + breaker.name)
+        key = (breaker.name,)
+        with self._lock:
+            if key in self._breakers:
+                raise LocalProtocolError(f"a second breaker {breaker.name}")
+            self._add(key, breaker)
+            self._adopted.add(key)
+
+    def watch(self, on_turn: OnTurn, on_dropped: Callable[[CircuitBreaker], None]) -> None:
+        """Tell of every turn of every breaker from now on, and of those that are dropped.
+
+        Both come in any thread, on_dropped with a lock held: they must hand over and return.
+        """
+        with self._lock:
+            self._on_turn, self._on_dropped = on_turn, on_dropped
+            for breaker in self._breakers.values():
+                breaker.watcher = on_turn
+
+    def force_open(self, reason: str, kind: str) -> None:
+        """Force open all whose key ends with *kind*, also those to come, until released.
+
+        One reason holds one kind. As a mode does: force_open("mode emergency", "keyed").
+        """
+        with self._lock:
+            self._forces[reason] = kind
+            forced = [breaker for key, breaker in self._breakers.items() if key[-1] == kind]
+        for breaker in forced:
+            breaker.force_open(reason)
+
+    def release(self, reason: str) -> None:
+        """Withdraw *reason* from all; see :meth:`CircuitBreaker.release`."""
+        with self._lock:
+            self._forces.pop(reason, None)
+        for breaker in self.all():
+            breaker.release(reason)
 
     def all(self) -> list[CircuitBreaker]:
         """Return every breaker there is, the least used first; to force, release or show them."""
         with self._lock:
             return list(self._breakers.values())
 
+    def _add(self, key: Key, breaker: CircuitBreaker) -> CircuitBreaker:
+        if len(self._breakers) >= self._max:
+            self._drop_one()
+        self._breakers[key], breaker.watcher = breaker, self._on_turn
+        for reason, kind in self._forces.items():
+            if key[-1] == kind:
+                breaker.force_open(reason)
+        return breaker
+
     def _drop_one(self) -> None:
         for droppable in (CircuitBreaker.idle, lambda breaker: not breaker.forced):
             for key, breaker in self._breakers.items():
-                if droppable(breaker):
+                if key not in self._adopted and droppable(breaker):
                     del self._breakers[key]
+                    breaker.watcher = None
+                    self._on_dropped(breaker)
                     return
-        raise Overloaded(f"{self._max} breakers, all forced open")
+        raise Overloaded(f"{self._max} breakers, none to be dropped")

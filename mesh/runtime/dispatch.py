@@ -21,6 +21,7 @@ from mesh.protocol.control import Record
 from mesh.protocol.envelope import SNAPSHOT, TOMBSTONE, Event
 from mesh.runtime.handlers import Bound, EventMark, EventMeta, meta_of
 from mesh.runtime.health import Health
+from mesh.transport.handled import because, handled
 from mesh.transport.lanes import Lane, list_of
 
 BATCH_MAX: Final = 1_024
@@ -102,10 +103,13 @@ class Handling:
             batch = self._batch.copy()
             self._batch.clear()  # lanes append to this very list
             if self.bound.arguments == 1:
-                self.bound.call(batch)
+                with because(None):  # of lanes, which tell of payloads alone
+                    self.bound.call(batch)
             elif self._last is not None:
                 event, record = self._last
-                self.bound.call(batch, meta_of(event, record.node, record.log_id))
+                meta = meta_of(event, record.node, record.log_id)
+                with because(meta):
+                    self.bound.call(batch, meta)
 
     def _if_fresh(
         self, freshness: Freshness, take: Callable[[Event, Record], None], event: Event,
@@ -142,8 +146,12 @@ class Handling:
         bound = self.bound
         if bound.is_async:
             self._desk.health.drops += not self._desk.enqueue(bound, *arguments)
-        else:
+            return
+        token = handled.set(arguments[1])
+        try:
             bound.call(*arguments[: bound.arguments])
+        finally:
+            handled.reset(token)
 
     async def _work(self) -> None:
         """Run a conflating coroutine: while it works, newer events replace those that wait."""
@@ -153,7 +161,8 @@ class Handling:
             for (event, record), skipped in self._newest.take():
                 arguments = self._prepared(event, record, skipped)
                 if arguments is not None:
-                    await self.bound.call(*arguments[: self.bound.arguments])
+                    with because(arguments[1]):
+                        await self.bound.call(*arguments[: self.bound.arguments])
 
     def _prepared(
         self, event: Event, record: Record, skipped: int

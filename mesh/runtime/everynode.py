@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from mesh.errors import Denied
+from mesh.errors import Denied, NotFound
 from mesh.protocol.access import Access
 from mesh.protocol.control import Ack, Fetch, FetchPage, Snapshot, SnapshotPage
 from mesh.protocol.outbound import Outbound
@@ -21,10 +21,6 @@ class Source(Protocol):
     """The process that has what is asked for."""
 
     @property
-    def durable_log(self) -> DurableLog:
-        """Return the log. Raises LocalProtocolError without one."""
-
-    @property
     def outbound(self) -> Outbound:
         """Return what is said on the plane of events."""
 
@@ -32,8 +28,15 @@ class Source(Protocol):
 class EveryNode:
     """Answer for the process; callers get of its topics what they may hear."""
 
-    def __init__(self, process: Source, component: Component, access: Access) -> None:
+    def __init__(
+        self,
+        process: Source,
+        component: Component,
+        access: Access,
+        durable_log: Callable[[], DurableLog | None],
+    ) -> None:
         self._process, self._component, self._access = process, component, access
+        self._durable_log = durable_log
 
     @property
     def methods(self) -> Mapping[str, Callable[..., Any]]:
@@ -51,20 +54,27 @@ class EveryNode:
 
     def _fetch(self, ask: Fetch) -> FetchPage:
         granted = msgspec.structs.replace(ask, prefixes=self._granted(ask.prefixes))
-        return self._process.durable_log.fetch(granted)
+        return self._log.fetch(granted)
 
     async def _ack(self, ack: Ack, caller: str) -> None:
-        await self._process.durable_log.ack(caller, ack)
+        await self._log.ack(caller, ack)
 
     async def _untyped(self, ask: tuple[str, Any], caller: str) -> Any:
         return await self._component.process_request(ask[0], ask[1], caller)
+
+    @property
+    def _log(self) -> DurableLog:
+        log = self._durable_log()
+        if log is None:
+            raise NotFound("this node has no journal")
+        return log
 
     def _granted(self, prefixes: tuple[str, ...]) -> tuple[str, ...]:
         """Return what of *prefixes* the caller may hear. Raises Denied if that is nothing."""
         doing = current.get()
         if doing is None:
             return prefixes
-        user = doing.work.caller.user
+        user = doing.caller.user
         grants = self._access.of(user)
         granted = tuple(prefix for prefix in prefixes if grants.may_hear(prefix))
         if prefixes and not granted:

@@ -12,16 +12,22 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from mesh.errors import LocalProtocolError
-from mesh.protocol.envelope import REPLAY, SNAPSHOT, TOMBSTONE, Event
+from mesh.protocol.cause import Cause, following
+from mesh.protocol.envelope import REPLAY, SNAPSHOT, TOMBSTONE, Event, decoder
 from mesh.protocol.rpcs import KEYED, ONCE, SAFE, MethodClass
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 REQUEST_TIMEOUT_S: Final = 2.0
+PLAIN: Final = decoder()  # to whatever MessagePack holds
 KINDS: Final[dict[str, MethodClass]] = {"safe": SAFE, "keyed": KEYED, "once": ONCE}
 
 
 class EventMeta(msgspec.Struct, frozen=True, gc=False):
-    """What came with an event. ts_* in ns UTC; offset 0 unless durable."""
+    """What came with an event. ts_* in ns UTC; offset 0 unless durable.
+
+    nid: of the node. cause: what the event follows from, None for a root; trace: the number
+    that all has which follows from one root.
+    """
 
     topic: str
     node: str
@@ -35,6 +41,18 @@ class EventMeta(msgspec.Struct, frozen=True, gc=False):
     tombstone: bool = False
     replay: bool = False
     skipped: int = 0  # events of the topic that gave way to this one
+    nid: int = 0
+    cause: Cause | None = None
+
+    @property
+    def trace(self) -> int:
+        """Return the trace that the event belongs to."""
+        return self.follows().trace
+
+    def follows(self) -> Cause:
+        """Return the cause of what is done because of this event."""
+        number = self.offset or self.seq
+        return following(self.cause, self.nid, self.epoch, number, self.topic, self.ts_recv)
 
 
 def meta_of(event: Event, node: str, log_id: str = "") -> EventMeta:
@@ -51,6 +69,9 @@ def meta_of(event: Event, node: str, log_id: str = "") -> EventMeta:
         bool(event.flags & SNAPSHOT),
         bool(event.flags & TOMBSTONE),
         bool(event.flags & REPLAY),
+        0,
+        event.nid,
+        event.cause,
     )
 
 
@@ -107,6 +128,9 @@ def event(
     of a link found, and the EventMeta of the last. Events older than max_age_s are dropped;
     when that lasts snail_s of [mesh] the node ends and begins anew. A tombstone reaches only
     handlers that take EventMeta; its payload is the last value.
+
+    What a handler says and asks tells of the event as its cause, and of a batch's last; but a
+    batch of events that are not durable has none unless the handler takes EventMeta.
     """
     if durable and (conflate or max_age_s is not None):
         raise LocalProtocolError(f"{prefix}: a durable event is never skipped")
@@ -182,6 +206,7 @@ class Bound:
     is_async: bool
     streams: bool = False  # it yields
     every_meta: bool = False  # the second parameter wants the EventMeta of each in a batch
+    decode: Callable[[bytes], Any] = PLAIN  # a payload
 
 
 def bind(handler: Callable[..., Any], *, batch: bool = False) -> Bound:
@@ -191,11 +216,13 @@ def bind(handler: Callable[..., Any], *, batch: bool = False) -> Bound:
     kind = hints.get(parameters[0], Any) if parameters else type(None)
     if batch:
         kind = next(iter(typing.get_args(kind)), Any)
+    payload: Any = None if kind in (Any, object) else kind
     return Bound(
         handler,
-        None if kind in (Any, object) else kind,
+        payload,
         len(parameters),
         inspect.iscoroutinefunction(handler),
         inspect.isasyncgenfunction(handler),
         batch and len(parameters) > 1 and typing.get_origin(hints.get(parameters[1])) is list,
+        decoder(payload),
     )

@@ -26,6 +26,7 @@ from mesh.runtime.health import Health
 from mesh.runtime.logs import Logs
 from mesh.runtime.peers import DurableInterest, Peers
 from mesh.runtime.streams import DurableLog
+from mesh.transport.handled import handled
 
 TOPICS_MAX: Final = 10_000  # whose routes are remembered
 
@@ -145,7 +146,17 @@ class Inbound:
     async def _deliver(
         self, node: str, events: Sequence[Event], log_id: str, confirm: Confirm
     ) -> None:
-        """Give *events*, which are for the same handlers: as a batch, or one after the other."""
+        """Give *events*, which are for the same handlers; what follows has them as its cause."""
+        token = handled.set(None)
+        try:
+            await self._give_all(node, events, log_id, confirm)
+        finally:
+            handled.reset(token)
+
+    async def _give_all(
+        self, node: str, events: Sequence[Event], log_id: str, confirm: Confirm
+    ) -> None:
+        """Give *events* as a batch, or one after the other."""
         self._process.health.events_in += len(events)
         routes = self._of(events[0].topic)
         if routes.batch:
@@ -163,6 +174,7 @@ class Inbound:
     async def _give(routes: Routes, node: str, events: Sequence[Event], log_id: str) -> None:
         told = events if routes.every else events[-1:]
         metas = [meta_of(event, node, log_id) for event in told]
+        handled.set(metas[-1])
         for way in routes.ways:
             result = way.bound.call(*way.arguments(events, metas))
             if result is not None:

@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from mesh.clock import wall_ns
+from mesh.transport.handled import cause_now
 
 LINE_MAX_BYTES: Final = 8 * 1024
 FIELD_MAX_CHARS: Final = 2 * 1024
@@ -137,7 +138,10 @@ class Logs:
             sys.stderr.write(line.decode() + "\n")
 
     def _line(self, level: str, event: str, fields: "dict[str, Any]") -> bytes:
+        head: dict[str, object]
         head = {"ts": wall_ns(), "node": self.node, "epoch": self.epoch, "level": level}
+        if (cause := cause_now()) is not None:
+            head["trace"] = cause.text
         body = {key: _safe(value) for key, value in fields.items()}
         line = msgspec.json.encode({**head, "event": event, "fields": body})
         if len(line) < LINE_MAX_BYTES:

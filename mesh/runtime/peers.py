@@ -41,6 +41,7 @@ Place: TypeAlias = tuple[str, bytes | None]  # address, the key that must answer
 
 SAYABLE_MAX: Final = 10_000
 GAPS_MAX: Final = 1 << 62  # what a false sequence claims must still fit into a heartbeat
+SERVED_MAX: Final = 1_024  # methods of which we know who serves them
 
 
 @dataclass(slots=True)
@@ -90,6 +91,7 @@ class Peers:
         self._host = host_id()
         self._requesters: dict[str, tuple[Place, Requester]] = {}
         self._closed = False
+        self._served: dict[tuple[str, str | None], list[Record]] = {}  # until the next look
         self.calling = Calling(self._serving, self._requester)
         self._interests: list[tuple[str, EventSink]] = []
         self._lanes: dict[EventSink, Lane] = {}
@@ -128,6 +130,7 @@ class Peers:
 
     def scan(self) -> None:
         """Read the records, hear new publishers, forget those that have gone."""
+        self._served.clear()
         self.records = {
             node: self._entitled(record)
             for node, record in self._directory.records().items()
@@ -147,6 +150,7 @@ class Peers:
     def close(self) -> None:
         """Close every link."""
         self._closed = True
+        self._served.clear()
         for feed in self.feeds.values():
             feed.close()
         for _, requester in self._requesters.values():
@@ -184,10 +188,14 @@ class Peers:
 
     def _serving(self, method: str, target: str | None) -> list[Record]:
         """Return the records of all that serve *method*, or the one of *target*."""
-        found = self._found(method, target)
-        if not found:
-            self.scan()
+        found = self._served.get((method, target))
+        if found is None:
             found = self._found(method, target)
+            if not found:
+                self.scan()
+                found = self._found(method, target)
+            if found and len(self._served) < SERVED_MAX:
+                self._served[method, target] = found
         return found
 
     def _found(self, method: str, target: str | None) -> list[Record]:

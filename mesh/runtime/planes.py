@@ -15,10 +15,12 @@ from mesh.protocol.answering import Answering
 from mesh.protocol.commits import GroupCommit
 from mesh.protocol.outbound import Outbound
 from mesh.protocol.topics import HEARTBEAT
+from mesh.runtime.serving import Serving
+from mesh.runtime.settings import Paths
 from mesh.runtime.streams import DurableLog, Ticket
-from mesh.storage.journal import Journal
+from mesh.storage.journal import Journal, Retention
 from mesh.transport.pubsub import DURABLE_CAP_BYTES, EVENT_CAP_BYTES, Publisher
-from mesh.transport.responder import Job, Responder
+from mesh.transport.responder import Responder
 from mesh.transport.sockets import Socket, Sockets, bound_address
 
 JOURNALS: Final = "journals"
@@ -32,6 +34,13 @@ class Addresses:
     ipc: dict[str, str]
     listen: str = ""
     advertise: str = ""
+
+
+def open_journal(paths: Paths, node: str, keep: Retention) -> Journal:
+    """Open the journal of *node*, made if need be. Raises StorageError."""
+    place = paths.state / JOURNALS
+    place.mkdir(parents=True, exist_ok=True)
+    return Journal(place / f"{node}.sqlite3", keep=keep)
 
 
 class Planes:
@@ -85,14 +94,16 @@ class Planes:
         self.log = DurableLog(self._loop, journal, commits, self.durable, on_fatal, on_lost)
         return self.log
 
-    def respond(self, admission: Admission, serve: Callable[[Job], None]) -> Responder:
+    def respond(self, admission: Admission, serving: Serving) -> Responder:
         """Bind the plane of requests: from now on they come. The last run's keys are known."""
         answering = Answering(admission, wall_ns)
         if self.log is not None:
-            now, now_ns = monotonic_s(), wall_ns()
-            for row, ts_ns in self.log.journal.rows():
-                answering.once.load(row, (now_ns - ts_ns) / 1e9, now)
-        self._responder = Responder(self._loop, self._bound("r"), answering, serve)
+            now = monotonic_s()
+            for row in self.log.journal.rows():
+                answering.once.load(row, now)
+        self._responder = Responder(
+            self._loop, self._bound("r"), answering, serving.serve, serving.answer
+        )
         return self._responder
 
     def rebind(self) -> None:

@@ -12,7 +12,7 @@ import gc
 import random
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import uvloop
@@ -20,7 +20,7 @@ import uvloop
 from mesh.errors import AlreadyRunning, ConfigError, MeshError, StorageError, TooSlow
 from mesh.protocol import envelope
 from mesh.protocol.control import Bye, ModeChange, Register
-from mesh.runtime.bus import Bus, Run
+from mesh.runtime.bus import Bus
 from mesh.runtime.component import Component
 from mesh.runtime.directory import Directory
 from mesh.runtime.health import rss_bytes
@@ -28,6 +28,7 @@ from mesh.runtime.identity import RunLock, RunLocks, check_name, next_epoch
 from mesh.runtime.keys import load_access, load_keys
 from mesh.runtime.logs import Logs
 from mesh.runtime.premises import Premises
+from mesh.runtime.runs import Run
 from mesh.runtime.settings import (
     JournalSettings,
     LogSettings,
@@ -121,6 +122,7 @@ class Process:
         self._run, self._mesh, self._directory, self._lock = run, mesh, directory, lock
         self._node, self._epoch, self._log = run.node, run.epoch, run.log
         self._stop = asyncio.Event()
+        self._patience: asyncio.Timeout | None = None  # while there is work to cut short
         self._tested = False
         self._failure: BaseException | None = None
 
@@ -128,7 +130,7 @@ class Process:
         """Start, work until told to stop, drain; return the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._on_signal)
         loop.set_exception_handler(self._on_failure)
         keys = self._run.keys
         sockets = Sockets(None if keys is None else keys.pair)
@@ -140,7 +142,7 @@ class Process:
                 self._tested = True
                 bus = self._bus(component, sockets, tasks)
                 try:
-                    await self._work(component, bus)
+                    await self._unless_hurried(self._work(component, bus))
                 finally:
                     bus.cancel()
                     bus.close()
@@ -182,7 +184,7 @@ class Process:
         bus.start()
         bus.spawn(self._scan(bus), "scan")
         bus.spawn(component.listen_events(), "listen_events")
-        await component.on_start()
+        await self._prepare(component)
         bus.state = "ready"
         bus.spawn(self._beat(bus), "heartbeat")
         bus.spawn(self._register(bus), "register")
@@ -195,17 +197,54 @@ class Process:
             raise self._failure
         await self._drain(component, bus)
 
+    async def _prepare(self, component: Component) -> None:
+        """Let the component start. Raises TimeoutError where that has no end."""
+        limit_s = self._mesh.start_s
+        try:
+            async with asyncio.timeout(limit_s) as limit:
+                await component.on_start()
+        except TimeoutError:
+            if limit.expired():
+                raise TimeoutError(f"on_start took longer than {limit_s:g} s") from None
+            raise
+
     def _on_failure(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """End the node: what a plain handler raised is a bug, and its state cannot be trusted."""
         self._failure = context.get("exception") or RuntimeError(context["message"])
         self._stop.set()
 
+    def _on_signal(self) -> None:
+        """Begin to stop; told so again, leave out what takes time: the journal is whole."""
+        patience = self._patience
+        if self._stop.is_set() and patience is not None and not patience.expired():
+            patience.reschedule(0.0)
+        self._stop.set()
+
+    async def _unless_hurried(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await *work* until a second signal."""
+        patience = asyncio.timeout(None)
+        try:
+            async with patience:
+                self._patience = patience
+                await work
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            self._log.info("drain_cut_short", why="a second signal")
+        finally:
+            self._patience = None
+
     async def _drain(self, component: Component, bus: Bus) -> None:
+        """Finish what was begun, save, say goodbye. What takes half of drain_s is given up."""
         bus.drain(self._mesh.drain_s)
         try:
-            async with asyncio.timeout(self._mesh.drain_s):
-                while not bus.idle:  # noqa: ASYNC110  # finish what was begun, within drain_s
+            async with asyncio.timeout(self._mesh.drain_s / 2):
+                while not bus.idle:  # noqa: ASYNC110  # of three machines; nobody tells when all are
                     await asyncio.sleep(0.01)
+        except TimeoutError:
+            self._log.info("drain_cut_short", why="requests are under way")
+        try:
+            async with asyncio.timeout(self._mesh.drain_s / 2):
                 await component.on_stop()
                 if self._node != COORDINATOR:
                     body = Bye(self._node, self._epoch)

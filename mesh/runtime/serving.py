@@ -5,13 +5,16 @@ Never here: sockets, what methods mean, deciding who may run (mesh.protocol.answ
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
 from mesh.clock import monotonic_s
 from mesh.errors import (
     Denied,
+    Expired,
     Invalid,
+    InvalidTransition,
     LocalProtocolError,
     MeshError,
     NotFound,
@@ -19,10 +22,11 @@ from mesh.errors import (
     StorageError,
     Unavailable,
 )
-from mesh.protocol import envelope
+from mesh.protocol import envelope, rpcs
 from mesh.protocol.access import Access
+from mesh.protocol.envelope import ERR, REP, Kind, Rpc
 from mesh.protocol.once import Key, Row
-from mesh.protocol.rpcs import KEYED, ONCE, SAFE, Method
+from mesh.protocol.rpcs import KEYED, ONCE, SAFE, Caller, Method
 from mesh.protocol.work import Abort, Execute, Forget, Resolve, Resume, Store, Work
 from mesh.runtime.component import Component
 from mesh.runtime.deadline import within
@@ -30,10 +34,12 @@ from mesh.runtime.doing import Doing, current
 from mesh.runtime.handlers import REQUEST_TIMEOUT_S, Bound, RequestMark, bind
 from mesh.runtime.logs import Logs
 from mesh.runtime.streams import DISK_RETRY_S, DurableLog
+from mesh.transport.handled import handled
 from mesh.transport.responder import Job, Responder
 from mesh.transport.rpc import failure_of
 
 AT_ONCE: Final = ("mesh.snapshot", "mesh.fetch", "mesh.ack")  # of what is published or stored
+_BUGS: Final = (LocalProtocolError, InvalidTransition)  # nothing a caller could react to
 TO_THE_END: Final = ("mesh.ack", "mesh.request")  # also when the caller has gone meanwhile
 
 
@@ -64,12 +70,13 @@ class Serving:
         component: Component,
         every_node: Mapping[str, Callable[..., Any]],
         *,
+        nid: int,
         log: Logs,
         access: Access,
         spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
         durable_log: Callable[[], DurableLog | None],
     ) -> None:
-        self._component, self._durable_log = component, durable_log
+        self._component, self._durable_log, self._nid = component, durable_log, nid
         self._log, self._access, self._spawn = log, access, spawn
         self._served: dict[int, Served] = {}
         self._doing: dict[int, tuple[Doing, asyncio.Task[None]]] = {}
@@ -98,6 +105,24 @@ class Serving:
         """Say whether a method needs a journal for its replies."""
         return any(served.stores for served in self._served.values())
 
+    def answer(self, rpc: Rpc, caller: Caller) -> tuple[Kind, bytes] | None:
+        """Return the answer to a plain request; None if it waits for the disk or is refused."""
+        served, log = self._served[rpc.method], self._durable_log()
+        if log is not None and (log.full or log.pending) and not served.mark.at_once:
+            return None
+        doing = Doing(caller, served.method.name, rpc.corr, self._nid, rpc.cause)
+        token, caused = current.set(doing), handled.set(doing)
+        try:
+            reply = envelope.encode_value(self._call(served.bound, rpc.body, caller.node))
+        except StorageError:
+            raise  # the disk failed: the node ends and recovers from what is on it
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # a handler's bug answers its caller; the node goes on
+            return ERR, rpcs.encoded(failure_of(self._told(served, error)))
+        finally:
+            handled.reset(caused)
+            current.reset(token)
+        return rpcs.fitting(REP, reply)
+
     def serve(self, job: Job) -> None:  # a row per kind of job
         """Carry out what the machine wants of handlers and the disk."""
         match job:
@@ -119,13 +144,14 @@ class Serving:
         """Return what the typed handler *request_type* answers to plain *data*.
 
         Raises Denied if the request that is being answered came from a user who may not call
-        it, Invalid if it needs a key.
+        it, Invalid if it needs a key, Unavailable if it writes and the disk is full.
         """
         found = self._served.get(envelope.method_id(request_type))
         if found is None:
             raise NotFound(f"this node does not serve {request_type}")
+        self._expect_room(found)
         doing = current.get()
-        user = doing.work.caller.user if doing is not None else None
+        user = doing.caller.user if doing is not None else None
         if user is not None and not self._access.may_call(user, request_type):
             raise Denied(f"{user} may not call {request_type}")
         if user is not None and (found.method.kind is KEYED or found.bound.streams):
@@ -136,30 +162,18 @@ class Serving:
     # Jobs.
 
     def _execute(self, work: Work, row: Row | None) -> None:
-        served, log = self._served[work.method_id], self._durable_log()
-        if served.mark.writes and log is not None and log.full:
-            self._fail(work, Unavailable("the disk is full", retry_after_s=DISK_RETRY_S))
-        elif row is None and not served.bound.is_async and not served.bound.streams:
-            self._answer_now(work, served, log)
+        served = self._served[work.method_id]
+        try:
+            self._expect_room(served)
+        except Unavailable as full:
+            self._fail(work, full)
         else:
             self._begin(work, served, self._handled(work, served, row))
 
-    def _answer_now(self, work: Work, served: Served, log: DurableLog | None) -> None:
-        """Run a plain handler here: a task would cost more than most of them."""
-        token = current.set(Doing(work, served.mark.recalls))
-        try:
-            reply = envelope.encode_value(self._call(served.bound, work.body, work.caller.node))
-        except StorageError:
-            raise  # the disk failed: the node ends and recovers from what is on it
-        except Exception as error:  # noqa: BLE001  # a handler's bug answers its caller; the node goes on
-            self._fail(work, self._told(served, error))
-            return
-        finally:
-            current.reset(token)
-        if log is not None and log.pending and not served.mark.at_once:
-            self._begin(work, served, _value(reply))
-        else:
-            self._reply(work, served, reply)
+    def _expect_room(self, served: Served) -> None:
+        log = self._durable_log()
+        if served.mark.writes and log is not None and log.full:
+            raise Unavailable("the disk is full", retry_after_s=DISK_RETRY_S)
 
     def _resolve(self, work: Work) -> None:
         served = self._served[work.method_id]
@@ -173,6 +187,8 @@ class Serving:
         if found is None:
             return  # its answer is on the way
         doing, task = found
+        if doing.ended and work.method.kind is not SAFE:
+            return  # its answer waits for the disk, which will say whether its effect stays
         if doing.began:
             task.cancel()
         doing.dropped = True  # a task that is cancelled before it began would never say so
@@ -189,34 +205,38 @@ class Serving:
     # Handlers.
 
     def _begin(self, work: Work, served: Served, outcome: "Coroutine[Any, Any, bytes]") -> None:
-        doing = Doing(work, served.mark.recalls)
-        task = self._spawn(self._answer(doing, served, outcome), f"answer {served.method.name}")
+        method, recalls = served.method.name, served.mark.recalls
+        doing = Doing(work.caller, method, work.corr, self._nid, work.cause, work, recalls)
+        task = self._spawn(self._answer(doing, work, served, outcome), f"answer {method}")
         self._doing[work.number] = doing, task
 
     async def _answer(
-        self, doing: Doing, served: Served, outcome: "Coroutine[Any, Any, bytes]"
+        self, doing: Doing, work: Work, served: Served, outcome: "Coroutine[Any, Any, bytes]"
     ) -> None:
-        work, doing.began = doing.work, True
+        task, doing.began = asyncio.current_task(), True
+        assert task is not None
         if doing.dropped:
             outcome.close()
             del self._doing[work.number]
-            self._fail(work, OutcomeUnknown(f"{served.method.name}: given up"))
+            self._fail(work, Expired(f"{served.method.name}: given up before it began"))
             return
         current.set(doing)
+        handled.set(doing)
         try:
             try:
                 reply = await self._in_time(work, served, outcome)
+                doing.ended = True
+                await self._settled(served)
             finally:
                 del self._doing[work.number]  # from now on it cannot be aborted
-            await self._settled(served)
         except StorageError:
             raise  # the disk failed: the node ends and recovers from what is on it
-        except asyncio.CancelledError:
-            if not work.aborted:
+        except asyncio.CancelledError as error:
+            if task.cancelling() > doing.dropped:
                 raise  # the node ends
-            await self._cut(doing, served)
+            await self._ended(doing, work, served, error)
         except Exception as error:  # noqa: BLE001  # a handler's bug answers its caller; the node goes on
-            self._failed(doing, served, error)
+            await self._ended(doing, work, served, error)
         else:
             kept = doing.reply
             self._reply(work, served, reply if kept is None else kept, stored=kept is not None)
@@ -230,9 +250,12 @@ class Serving:
             if work.method.kind is not SAFE or limit_s >= left_s:
                 return await outcome
             try:
-                async with asyncio.timeout(limit_s):  # the method's own, shorter than the caller's
+                # The method's own, shorter than the caller's.
+                async with asyncio.timeout(limit_s) as limit:
                     return await outcome
             except TimeoutError:
+                if not limit.expired():
+                    raise  # one of the handler's
                 name = served.method.name
                 raise OutcomeUnknown(f"{name} took longer than the deadline") from None
 
@@ -241,7 +264,8 @@ class Serving:
             await log.store(rows=(row,), decided=False)
         result = self._call(served.bound, work.body, work.caller.node)
         if served.bound.streams:
-            await self._send_parts(work, result)
+            async with aclosing(result) as parts:  # its end is here, not when it is collected
+                await self._send_parts(work, parts)
             return b""
         return envelope.encode_value(await result if served.bound.is_async else result)
 
@@ -270,22 +294,21 @@ class Serving:
 
     # Outcomes.
 
-    async def _cut(self, doing: Doing, served: Served) -> None:
-        """Answer for a handler that was cancelled: what it had handed to the disk stays."""
-        if doing.reply is None:
-            why = f"{served.method.name} took longer than the deadline, or was cancelled"
-            self._fail(doing.work, OutcomeUnknown(why))
-            return
-        await self._settled(served)
-        self._reply(doing.work, served, doing.reply, stored=True)
-
-    def _failed(self, doing: Doing, served: Served, error: Exception) -> None:
-        work = doing.work
+    async def _ended(self, doing: Doing, work: Work, served: Served, error: BaseException) -> None:
+        """Answer for a handler that was cut or failed: what it had handed to the disk stays."""
+        name = served.method.name
+        if doing.reply is not None:
+            await self._settled(served)  # if the disk refuses it, the reply is gone
+        cut = doing.dropped and isinstance(error, asyncio.CancelledError)
         if work.resolves and isinstance(error, NotFound):
             self.responder.absent(work.number)
         elif doing.reply is not None:
-            self._log.failure("handler_failed_late", error, method=served.method.name)
+            if not cut:
+                self._log.failure("handler_failed_late", error, method=name)
             self._reply(work, served, doing.reply, stored=True)
+        elif cut:
+            why = f"{name} took longer than the deadline, or was cancelled"
+            self._fail(work, OutcomeUnknown(why))
         else:
             self._fail(work, self._told(served, error))
 
@@ -295,9 +318,9 @@ class Serving:
     def _fail(self, work: Work, error: MeshError) -> None:
         self.responder.failed(work.number, failure_of(error))
 
-    def _told(self, served: Served, error: Exception) -> MeshError:
+    def _told(self, served: Served, error: BaseException) -> MeshError:
         """Return what the caller is told of *error*; a bug of ours goes to the log."""
-        if isinstance(error, MeshError):
+        if isinstance(error, MeshError) and not isinstance(error, _BUGS):
             return error
         name = served.method.name
         self._log.failure("handler_failed", error, method=name)
@@ -305,7 +328,10 @@ class Serving:
 
     @staticmethod
     def _call(bound: Bound, body: bytes, source: str) -> Any:
-        return bound.call(*(_decoded(body, bound), source)[: bound.arguments])
+        arg = _decoded(body, bound)
+        if bound.arguments == 1:
+            return bound.call(arg)
+        return bound.call(arg, source) if bound.arguments else bound.call()
 
     def _add(self, handler: Callable[..., Any], mark: RequestMark) -> None:
         number, bound = envelope.method_id(mark.method), bind(handler)
@@ -313,18 +339,15 @@ class Serving:
             raise LocalProtocolError(
                 f"{mark.method} collides with {self._served[number].method.name}"
             )
+        plain = not bound.is_async and not bound.streams and mark.kind is not KEYED
         method = Method(
-            mark.method, mark.kind, mark.urgent, mark.marks, bound.streams, mark.timeout_s
+            mark.method, mark.kind, mark.urgent, mark.marks, bound.streams, mark.timeout_s, plain
         )
         self._served[number] = Served(method, bound, mark)
 
 
 def _decoded(body: bytes, bound: Bound) -> Any:
     try:
-        return envelope.decode_value(body, bound.kind)
+        return bound.decode(body)
     except MeshError as error:
         raise Invalid(str(error)) from None
-
-
-async def _value(reply: bytes) -> bytes:
-    return reply

@@ -43,6 +43,7 @@ class MeshSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     cluster: str
     heartbeat_ms: int
     register_ms: int
+    start_s: float
     drain_s: float
     snail_s: float
     listen: str  # tcp://<address>:* for other hosts, empty for none

@@ -12,16 +12,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeAlias
 
-from mesh.errors import Invalid, LocalProtocolError, NotFound, Unavailable
+from mesh.errors import Invalid, LocalProtocolError, NotFound, StorageError, Unavailable
 from mesh.protocol.commits import Applied, DeadLetter, Group, GroupCommit, Wish
 from mesh.protocol.control import Ack, Fetch, FetchPage
 from mesh.protocol.envelope import Event
 from mesh.protocol.once import Key, Row
-from mesh.protocol.outbound import TOPICS_MAX
+from mesh.protocol.outbound import TOPICS_MAX, Outbound
 from mesh.storage.journal import Journal
 from mesh.transport.pubsub import Publisher
 
 DISK_RETRY_S: Final = 0.25
+HANG_S: Final = 30.0  # of one write; nobody may wait for a disk for ever
 LOOK_S: Final = 0.5  # between two looks at what the writer does by itself
 OFFSET_MAX: Final = (1 << 63) - 1  # SQLite knows no larger number
 
@@ -50,12 +51,18 @@ class DurableLog:
         self.full = False  # the last group was refused for want of space
         self.lost = self.rejects = 0  # consumers that retention overtook; acks that cannot be
         self._failed = self._closed = False
+        self._since: float | None = None  # a group is being written
         self._added = 0  # wishes so far
         self._undecided: dict[Ticket, int] = {}  # decisions not on disk, oldest first
         self._held: dict[str, tuple[int, Callable[[], None]]] = {}  # by topic, in order
         self._retry: asyncio.TimerHandle | None = None
         journal.start(self._from_writer)
         self._look_again = loop.call_later(LOOK_S, self._look)
+
+    @property
+    def outbound(self) -> Outbound:
+        """Return what numbers the events."""
+        return self._commits.outbound
 
     @property
     def pending(self) -> bool:
@@ -82,15 +89,23 @@ class DurableLog:
 
         decided: the component's memory already shows it, or will when this returns. Raises
         Unavailable (executed: no) when the disk is full, unless patient: then it waits for
-        space. Cancelling the wait does not take the wish back.
+        space; and once the log is closed. Cancelling the wait does not take the wish back.
         """
-        ticket: Ticket = self._loop.create_future()
-        self._commits.add(Wish(ticket, events, applied, dead, acks, rows, forgotten, patient))
+        wish = Wish(
+            self._loop.create_future(), events, applied, dead, acks, rows, forgotten, patient
+        )
+        return await self.put(wish, decided=decided)
+
+    def put(self, wish: "Wish[Ticket]", *, decided: bool = True) -> Ticket:
+        """Let *wish* wait for its turn and return its ticket, which tells its end; see store."""
+        if self._closed:
+            raise Unavailable("the journal is closed: the node ends")
+        self._commits.add(wish)
         self._added += 1
         if decided:
-            self._undecided[ticket] = self._added
+            self._undecided[wish.ticket] = self._added
         self._pump()
-        return await ticket
+        return wish.ticket
 
     async def settled(self) -> None:
         """Return once all that was decided before is on disk."""
@@ -148,6 +163,7 @@ class DurableLog:
         if group is None:
             return
         if any(group):
+            self._since = self._loop.time()
             self.journal.write(group)
         else:  # somebody only waits for what was before
             self._loop.call_soon(self._written, None)
@@ -157,6 +173,7 @@ class DurableLog:
         self._loop.call_soon_threadsafe(partial(self._written, error))
 
     def _written(self, error: BaseException | None) -> None:
+        self._since = None
         if error is None:
             self._publish()
         elif isinstance(error, Unavailable):
@@ -176,6 +193,9 @@ class DurableLog:
         journal = self.journal
         if journal.failure is not None:
             self._fail(journal.failure)
+            return
+        if self._since is not None and self._loop.time() - self._since > HANG_S:
+            self._fail(StorageError(f"{journal.path}: still writing after {HANG_S:g} s"))
             return
         self._look_again = self._loop.call_later(LOOK_S, self._look)
         while journal.lost:
@@ -217,4 +237,7 @@ class DurableLog:
 
     def _again(self) -> None:
         self._retry = None
+        # What is refused while the disk is full writes nothing, so nothing else would ever show
+        # that there is space again. With nobody waiting the next one to write finds out.
+        self.full = self._commits.queued > 0
         self._pump()

@@ -8,6 +8,9 @@ from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from typing import Any
 
+from mesh.protocol.cause import Cause
+from mesh.transport.handled import handled
+
 
 class Tasks:
     """Run tasks for the life of the process; what one raises ends it."""
@@ -17,9 +20,14 @@ class Tasks:
         self._running: set[asyncio.Task[None]] = set()
         self._context = copy_context()  # of the process: no request's deadline, no request
 
-    def spawn(self, coro: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run a task for the life of the process; it inherits nothing from a request."""
-        task = self._tasks.create_task(coro, name=name, context=self._context.copy())
+    def spawn(
+        self, coro: Coroutine[Any, Any, None], name: str, cause: Cause | None = None
+    ) -> asyncio.Task[None]:
+        """Run a task for the life of the process; of a request it inherits nothing but *cause*."""
+        context = self._context.copy()
+        if cause is not None:
+            context.run(handled.set, cause)
+        task = self._tasks.create_task(coro, name=name, context=context)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task

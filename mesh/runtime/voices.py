@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, TypeAlias
 
-from mesh.clock import wall_ns
+from mesh.clock import wall_ns, wall_source
 from mesh.errors import LocalProtocolError
 from mesh.protocol import topics
 from mesh.protocol.control import DURABLE, LASTVALUE
 from mesh.protocol.envelope import Event, encode_value
 from mesh.protocol.outbound import Voice
+from mesh.transport.handled import cause_now
 from mesh.transport.pubsub import Publisher
 
 Act: TypeAlias = Callable[[], None]
@@ -43,19 +44,21 @@ class Voices:
 
     def emit(self, topic: str, value: object, ts_recv: int) -> None:
         """Publish *value*. Raises LocalProtocolError if *topic* is not declared so."""
-        ready = self.ready.get(topic)
-        if ready is not None and ready[0] is type(value):
+        ready, cause = self.ready.get(topic), cause_now()
+        if ready is not None and ready[0] is type(value) and cause is None:
             ready[1](value, ts_recv)
             return
         keep, schema = self.keeps(topic), self._schemas.get(type(value), 0)
-        if keep and self._when_settled is not None and topic[0] != _SYSTEM_MARK:
-            # It may follow from what is not on disk yet, and must not be known before that.
-            now, payload = wall_ns(), encode_value(value)
-            event = Event(topic, schema, 0, 0, 0, payload, 0, 0, ts_recv or now, now)
-            self._when_settled(topic, partial(self._publisher.publish, event, keep=True))
+        # It may follow from what is not on disk yet, and must not be known before that.
+        settle = self._when_settled if keep and topic[0] != _SYSTEM_MARK else None
+        if settle is not None or cause is not None:
+            event = Event(topic, schema, 0, 0, 0, encode_value(value), 0, 0, ts_recv, wall_ns())
+            told = self._publisher.outbound.traced(event, cause)
+            publish = partial(self._publisher.publish, told, keep=keep)
+            publish() if settle is None else settle(topic, publish)
             return
         voice = self._publisher.outbound.voice(
-            topic, schema, keep=keep, bundle=self._publisher.bundle, now_ns=wall_ns
+            topic, schema, keep=keep, bundle=self._publisher.bundle, now_ns=wall_source()
         )
         voice(value, ts_recv)
         self.ready[topic] = type(value), voice

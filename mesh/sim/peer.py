@@ -200,13 +200,13 @@ class Peer:
         self, attempt: Attempt, outcome: outcomes.Replied | outcomes.Failed, now: float
     ) -> None:
         """Tell balancer and breaker how an attempt ended."""
-        code = outcome.failure.code if isinstance(outcome, outcomes.Failed) else ""
-        if code == rpcs.CANCELLED:
+        good = outcomes.verdict(outcome)
+        if good is None:
             self.latency.left()
             self.breaker.give_back(attempt.permit, now)
             self.gate.returned(attempt.permit, now)
             return
-        took_s, good = now - attempt.began, not code or is_refusal(code)
+        took_s = now - attempt.began
         if good:
             self.latency.answered(took_s, now)
         else:
@@ -216,9 +216,3 @@ class Peer:
         self.latency.check()
         self.gate.ended(attempt.permit, now, succeeded=good, counted=counted)
         self.gate.stands(now, refuses=self.breaker.state is not CLOSED)
-
-
-def is_refusal(code: str) -> bool:
-    """Tell whether an error is an answer that says no, which speaks not against the callee."""
-    kind = KINDS[code]
-    return issubclass(kind, errors.Refused) and not issubclass(kind, errors.Expired)

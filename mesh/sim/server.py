@@ -120,9 +120,8 @@ class Server:
         admission = Admission(self.name, self.node.epoch, BY_ID, sessions, self.config.serves)
         once = Once()
         self.answering = Answering(admission, self.node.process.wall_ns, once)
-        # A row's age by the wall clock would forget all of them when that clock is set forward.
         for row in self.rows.now().values():
-            once.load(row, 0.0, self.now)
+            once.load(row, self.now)
         self.jobs = {}
         self.alarm = Alarm(self.node.process, self._tick)
         self._do([])

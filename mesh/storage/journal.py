@@ -160,8 +160,8 @@ class Journal:
         """Return how far each consumer told us to have applied this log."""
         return self._reader.acked()
 
-    def rows(self) -> list[tuple[KeyRow, int]]:
-        """Return the requests with a key, each with its time in ns UTC, the oldest first."""
+    def rows(self) -> list[KeyRow]:
+        """Return the requests with a key, the oldest first."""
         return self._reader.rows()
 
     def dead_letters(self) -> tuple[DeadLetter, ...]:

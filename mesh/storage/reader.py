@@ -99,10 +99,10 @@ class Reader:
         )
         return tuple(map(DeadLetter._make, self._all(query)))
 
-    def rows(self) -> list[tuple[Row, int]]:
-        """Return the requests with a key, each with its time in ns UTC, the oldest first."""
-        query = "select node, idem, digest, reply, ts_ns from once order by ts_ns"
-        return [(Row(*row), ts_ns) for *row, ts_ns in self._all(query)]
+    def rows(self) -> list[Row]:
+        """Return the requests with a key, the oldest first."""
+        query = "select node, idem, digest, reply from once order by ts_ns"
+        return [Row(*row) for row in self._all(query)]
 
     def close(self) -> None:
         """Close the connection. Closing twice is fine."""

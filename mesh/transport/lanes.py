@@ -11,24 +11,30 @@ bundle is handed out whole, also if its handler closes the link meanwhile.
 Never here: verdicts about frames, what a lane's handler does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from operator import length_hint
 from typing import Any, Final, Self, TypeAlias
 
 import zmq
 
+from mesh.protocol.cause import Cause, following
 from mesh.protocol.envelope import (
     BUNDLE,
     PLAIN_TAIL_BYTES,
     Event,
     bundle_count,
+    decode_event,
     find_tail,
+    first_event,
+    is_bundle,
     plain_head,
     raw_decoder,
     sent_ns_of,
     tail_seq,
 )
 from mesh.protocol.sequence import SequenceTracker
+from mesh.transport.handled import in_lane
 from mesh.transport.link import Ended, Recv
 
 LANES_MAX: Final = 10_000
@@ -46,13 +52,13 @@ class Lane:
     decode: Callable[[bytes], Any]
     give: Callable[[Any], object]
     decode_all: Callable[[bytes], list[Any]]
-    give_all: Callable[[list[Any]], object]
+    give_all: Callable[[Iterable[Any]], object]
 
     @classmethod
     def to(cls, call: Callable[[Any], object], kind: Any = None) -> Self:
         """Return the lane of a handler that is called for each event with its *kind*."""
 
-        def call_each(values: list[Any]) -> None:
+        def call_each(values: Iterable[Any]) -> None:
             for value in values:
                 call(value)
 
@@ -68,7 +74,7 @@ _Way: TypeAlias = tuple[str, int, bool, Callable[[bytes], Any], Callable[[Any], 
 
 
 class Lanes:
-    """The lanes of one subscriber.
+    """The lanes of one subscriber; while one of its handlers runs, what is handled now.
 
     tracker: what came so far; a frame is taken only if it is the next there, and is noted.
     judge: takes any other frame; returns how many events it was.
@@ -80,6 +86,9 @@ class Lanes:
         self._known: set[bytes] = set()  # heads of frames without a lane
         self._width = 0  # of the head that was found last: mostly that of the next
         self._taken, self._sent_ns = 0, 0
+        self._last = b""  # the frame whose handler runs
+        self._bundled = 0  # events of the bundle whose handler runs
+        self._left: Iterator[Any] = iter(())  # and those still to come
 
     def knows(self, event: Event) -> bool:
         """Say whether it was settled how events like this go, or there is room for no more."""
@@ -93,7 +102,7 @@ class Lanes:
             topic, epoch = event.topic, event.epoch
             self._lanes[head] = topic, epoch, False, lane.decode, lane.give
             head = plain_head(event, BUNDLE)
-            self._lanes[head] = topic, epoch, True, lane.decode_all, lane.give_all
+            self._lanes[head] = topic, epoch, True, self._unbundled(lane), lane.give_all
 
     def clear(self) -> None:
         """Close all lanes; it may be called from within one."""
@@ -105,6 +114,17 @@ class Lanes:
         taken, self._taken = self._taken, 0
         return taken, self._sent_ns
 
+    def follows(self) -> Cause | None:
+        """Return the cause of what the handler does that runs now, None if none of a lane."""
+        frame = self._last
+        if not frame:
+            return None
+        if not is_bundle(frame):
+            return decode_event(frame).follows()
+        cause = first_event(frame).follows()
+        number = cause.number + self._bundled - length_hint(self._left) - 1
+        return following(None, cause.nid, cause.epoch, number, cause.name, cause.ts_recv)
+
     def take(self, recv: Recv, ended: Ended, most: int) -> int:
         """Take frames until *most* events are handed out or none is left; see Link's bulk.
 
@@ -112,7 +132,7 @@ class Lanes:
         """
         lanes, tracker, judge, width = self._lanes, self._tracker, self._judge, self._width
         expected, quick, taken, last = tracker.expected, 0, 0, b""
-        body = width + PLAIN_TAIL_BYTES
+        body, in_lane[0] = width + PLAIN_TAIL_BYTES, self
         try:
             while taken < most:
                 try:
@@ -127,28 +147,36 @@ class Lanes:
                     lane = lanes.get(frame[:width], _NO_LANE)
                 topic, epoch, bundled, decode, give = lane
                 try:
-                    is_next = epoch == tracker.epoch and tracker.synced
                     (seq,) = tail_seq(frame, width)
-                    is_next &= seq == expected[topic]
+                    is_next = seq == expected[topic] and epoch == tracker.epoch and tracker.synced
                     events = bundle_count(frame, body) if bundled else 1
                     value = decode(frame[body:])
                 except Exception:  # noqa: BLE001  # whatever bytes do to a decoder is judged elsewhere
                     is_next = False
                 if not is_next:
+                    self._last = b""  # what is done now is not because of an earlier event
                     taken += judge(frame)
                     continue
                 taken += events
                 quick += events
                 expected[topic] = seq + events
-                last = frame
+                self._last = last = frame
                 give(value)
             return taken
         finally:
-            self._width = width
+            self._width, self._last, in_lane[0] = width, b"", None
             if quick:
                 tracker.frames += quick
                 self._taken += quick
                 self._sent_ns = sent_ns_of(last)
+
+    def _unbundled(self, lane: Lane) -> Callable[[bytes], Iterator[Any]]:
+        def decode(payload: bytes) -> Iterator[Any]:
+            values = lane.decode_all(payload)
+            self._bundled, self._left = len(values), iter(values)
+            return self._left
+
+        return decode
 
 
 def _nothing(_: object) -> None:

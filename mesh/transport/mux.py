@@ -10,7 +10,9 @@ Never here: sockets, frames.
 
 import asyncio
 from collections.abc import Callable
+from contextvars import copy_context
 from enum import IntEnum
+from functools import partial
 from operator import attrgetter
 from typing import Final, Protocol
 from weakref import WeakValueDictionary
@@ -55,7 +57,9 @@ class Mux:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop, self._call_soon = loop, loop.call_soon
+        self._loop = loop
+        # In a context of its own: a turn that a handler asks for is not part of what it handles.
+        self._call_soon = partial(loop.call_soon, context=copy_context())
         self._links: dict[int, Drained] = {}
         self._ready: dict[Drained, None] = {}  # a set that keeps its order
         self._scheduled = False

@@ -11,6 +11,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import Final, TypeAlias
 
 import zmq
 
@@ -20,7 +21,7 @@ from mesh.protocol import envelope
 from mesh.protocol.asking import Asking
 from mesh.protocol.balancing import Latency
 from mesh.protocol.control import Hello
-from mesh.protocol.envelope import REQ
+from mesh.protocol.envelope import REP, REQ, Rpc
 from mesh.protocol.outcomes import Close, Effect, Failed, Open, Part, Ready, Replied, Send
 from mesh.protocol.peerlink import DEAD, DRAINING, READY
 from mesh.protocol.rpcs import Ask
@@ -31,15 +32,18 @@ from mesh.transport.rpc import error_of
 from mesh.transport.sockets import Line
 
 _NOBLOCK = int(zmq.NOBLOCK)
+_LEFT_MAX: Final = 512  # frames of a dead connection: twice what its socket keeps
 _HANDSHAKE = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """Who waits for a call; at most as many parts as the credit allows wait to be taken."""
+Outcome: TypeAlias = "asyncio.Future[Replied | Failed]"
 
-    future: "asyncio.Future[Replied | Failed]"
-    parts: deque[bytes] | None = None
+
+@dataclass(slots=True)
+class _Parts:
+    """Those that came of a reply; at most as many as the credit allows wait to be taken."""
+
+    came: deque[bytes] = field(default_factory=deque)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -61,7 +65,8 @@ class Requester:
         self.latency = Latency()
         self.asking = Asking(peer, hello, epoch, wall_ns, random.random)
         self._loop, self._dial, self._on_ready = loop, dial, on_ready
-        self._waiting: dict[int, _Waiting] = {}
+        self._waiting: dict[int, Outcome] = {}
+        self._parts: dict[int, _Parts] = {}
         self._todo: deque[Effect] = deque()
         self._acting = self._closed = False
         self._alarm = Alarm(loop, self.asking.next_deadline, self._on_time)
@@ -89,11 +94,11 @@ class Requester:
 
         Raises LocalProtocolError for a body that no frame can hold.
         """
-        corr, waiting = self._begin(ask, None)
+        corr, outcome = self._begin(ask, None)
         try:
-            return await waiting.future
+            return await outcome
         finally:
-            self._end(corr, waiting)
+            self._end(corr, outcome)
 
     async def stream(self, ask: Ask) -> AsyncIterator[bytes]:
         """Yield the parts of a reply. Raises MeshError; then the parts so far are not all.
@@ -101,22 +106,23 @@ class Requester:
         Whoever takes no more parts stops the peer: it sends a few ahead. Closing the iterator
         cancels the call.
         """
-        parts: deque[bytes] = deque()
-        corr, waiting = self._begin(ask, parts)
+        parts = _Parts()
+        corr, outcome = self._begin(ask, parts)
         try:
             while True:
-                while parts:
-                    yield parts.popleft()
+                while parts.came:
+                    yield parts.came.popleft()
                     self._act(self.asking.consumed(corr))
-                if waiting.future.done():
-                    outcome = waiting.future.result()
-                    if isinstance(outcome, Failed):
-                        raise error_of(outcome.failure)
+                if outcome.done():
+                    ended = outcome.result()
+                    if isinstance(ended, Failed):
+                        raise error_of(ended.failure)
                     return
-                waiting.news.clear()
-                await waiting.news.wait()
+                parts.news.clear()
+                await parts.news.wait()
         finally:
-            self._end(corr, waiting)
+            self._parts.pop(corr, None)
+            self._end(corr, outcome)
 
     def close(self) -> None:
         """Fail what is under way, say goodbye, close the socket. Closing twice is fine."""
@@ -126,15 +132,18 @@ class Requester:
             self._alarm.stop()
             self._hang_up()
 
-    def _begin(self, ask: Ask, parts: deque[bytes] | None) -> tuple[int, _Waiting]:
+    def _begin(self, ask: Ask, parts: _Parts | None) -> tuple[int, Outcome]:
         corr, effects = self.asking.call(ask, monotonic_s())
-        waiting = self._waiting[corr] = _Waiting(self._loop.create_future(), parts)
+        outcome = self._waiting[corr] = self._loop.create_future()
+        if parts is not None:
+            self._parts[corr] = parts
         self._act(effects)
-        return corr, waiting
+        self._alarm.set()
+        return corr, outcome
 
-    def _end(self, corr: int, waiting: _Waiting) -> None:
+    def _end(self, corr: int, outcome: Outcome) -> None:
         del self._waiting[corr]
-        if not waiting.future.done() or waiting.future.cancelled():
+        if not outcome.done() or outcome.cancelled():
             self._act(self.asking.cancel(corr, monotonic_s()))
 
     # The socket.
@@ -159,6 +168,8 @@ class Requester:
             self.asking.rejects += 1
             return
         self._act(effects)
+        if rpc.kind is not REP:  # which brings no deadline nearer; somebody waits for it
+            self._alarm.set()
 
     def _on_room(self) -> None:
         self._act(self.asking.writable(monotonic_s()))
@@ -175,15 +186,16 @@ class Requester:
                 self._act(self.asking.connected(monotonic_s()))
             else:
                 self._on_lost()
+            self._alarm.set()
             if self._monitor is None:
                 return taken
         return most
 
     def _on_lost(self) -> None:
         """Take the answers that came before the end, then let the rest fail."""
-        link = self._link
-        while link is not None and link.drain(BUDGET):
-            link = self._link
+        for _ in range(_LEFT_MAX // BUDGET + 1):
+            if self._link is None or not self._link.drain(BUDGET):
+                break
         self._act(self.asking.lost())
 
     def _on_time(self) -> None:
@@ -193,27 +205,30 @@ class Requester:
 
     def _act(self, effects: list[Effect]) -> None:
         """Carry out effects in their order, also those that come of it."""
-        self._todo += effects
         if self._acting:
+            self._todo += effects
             return
+        if len(effects) == 1:  # as with nearly every call and every reply
+            self._do(effects[0])
+            if not self._todo:
+                return
+        else:
+            self._todo += effects
         self._acting = True
         try:
             while self._todo:
                 self._do(self._todo.popleft())
         finally:
             self._acting = False
-        self._alarm.set()
 
     def _do(self, effect: Effect) -> None:
-        match effect:
-            case Send(rpc):
-                sent = self._link is not None and self._link.send(envelope.encode_rpc(rpc))
-                if not sent and rpc.kind is REQ:
-                    self._todo += self.asking.bounced(rpc.corr)
+        match effect:  # the fields are read below: a pattern that binds them costs as much again
+            case Send():
+                self._send(effect.rpc)
             case Replied() | Failed():
                 self._settle(effect)
-            case Part(corr, body):
-                self._take_part(corr, body)
+            case Part():
+                self._take_part(effect.corr, effect.body)
             case Ready():
                 self._on_ready()
             case Close():
@@ -221,16 +236,22 @@ class Requester:
             case Open():
                 self._open()
 
+    def _send(self, rpc: Rpc) -> None:
+        sent = self._link is not None and self._link.ask(envelope.encode_rpc(rpc))
+        if not sent and rpc.kind is REQ:
+            self._todo += self.asking.bounced(rpc.corr)
+
     def _settle(self, outcome: Replied | Failed) -> None:
         waiting = self._waiting.get(outcome.corr)
-        if waiting is not None and not waiting.future.done():
-            waiting.future.set_result(outcome)
-            waiting.news.set()
+        if waiting is not None and not waiting.done():
+            waiting.set_result(outcome)
+            if (parts := self._parts.get(outcome.corr)) is not None:
+                parts.news.set()
 
     def _take_part(self, corr: int, body: bytes) -> None:
-        waiting = self._waiting.get(corr)
-        if waiting is not None and waiting.parts is not None:
-            waiting.parts.append(body)
-            waiting.news.set()
+        parts = self._parts.get(corr)
+        if parts is not None:
+            parts.came.append(body)
+            parts.news.set()
         else:
             self._todo += self.asking.consumed(corr)  # it did not ask for parts: let them pass

@@ -11,11 +11,12 @@ from typing import Final, TypeAlias
 import zmq
 
 from mesh.clock import monotonic_s
-from mesh.errors import LocalProtocolError, MeshError
+from mesh.errors import Denied, LocalProtocolError, MeshError
 from mesh.protocol import envelope
 from mesh.protocol.answering import Answering
 from mesh.protocol.control import Failure
-from mesh.protocol.envelope import ERR, HELLO, Rpc
+from mesh.protocol.envelope import ERR, HELLO, REQ, Kind, Rpc
+from mesh.protocol.rpcs import Caller
 from mesh.protocol.work import Abort, Effect, Execute, Forget, Resolve, Resume, Send, Store
 from mesh.transport.alarm import Alarm
 from mesh.transport.auth import user_of
@@ -25,12 +26,14 @@ from mesh.transport.sockets import Socket
 
 Job: TypeAlias = Execute | Resolve | Abort | Resume | Store | Forget
 
-_HELLO: Final = int(HELLO)
-_KIND_AT: Final = 2  # in the header
+_MADE_HERE: Final = b"\0"  # begins a routing id that libzmq made, and tells nobody
 
 
 class Responder:
-    """Serve requests. *serve* carries out what is not about frames, and does not raise."""
+    """Serve requests. *serve* carries out what is not about frames, and does not raise.
+
+    answer: gives a plain request's answer, None where that has to wait; then serve gets it.
+    """
 
     def __init__(
         self,
@@ -38,9 +41,10 @@ class Responder:
         sock: Socket,
         answering: Answering,
         serve: Callable[[Job], None],
+        answer: Callable[[Rpc, Caller], tuple[Kind, bytes] | None],
     ) -> None:
         self.answering, self.unsent = answering, 0
-        self._loop, self._serve = loop, serve
+        self._loop, self._serve, self._answer = loop, serve, answer
         self._todo: deque[Effect] = deque()
         self._acting = self._closed = False
         self._alarm = Alarm(loop, answering.next_deadline, self._on_time)
@@ -97,16 +101,36 @@ class Responder:
         self._act(self.answering.part(number, body))
 
     def _on_frame(self, peer: bytes, frame: zmq.Frame) -> None:
-        data = frame.bytes
-        # Who it is counts when a session begins; then it is pinned to the connection.
-        user = user_of(frame) if data[_KIND_AT : _KIND_AT + 1] == bytes((_HELLO,)) else ""
         try:
-            rpc = envelope.decode_rpc(data)
+            rpc = envelope.decode_rpc(frame.bytes)
+            if rpc.kind is REQ and self._at_once(peer, rpc):
+                return
+            if rpc.kind is HELLO and not peer.startswith(_MADE_HERE):
+                self._deny(peer, rpc)
+                return
+            # Who it is counts when a session begins; then it is pinned to the connection.
+            user = user_of(frame) if rpc.kind is HELLO else ""
             effects = self.answering.frame(peer, user, rpc, monotonic_s())
         except MeshError:  # theirs: drop, count, go on
             self.answering.rejects += 1
             return
         self._act(effects)
+
+    def _at_once(self, peer: bytes, rpc: Rpc) -> bool:
+        """Answer a plain request before anything else is done, and without a trace."""
+        session = None if self._closed else self.answering.at_once(peer, rpc, monotonic_s())
+        answer = None if session is None else self._answer(rpc, session.caller)
+        if answer is None:
+            return False
+        if not self._link.send(peer, envelope.encode_answer(rpc, *answer)):
+            self._not_sent(peer)
+        return True
+
+    def _deny(self, peer: bytes, hello: Rpc) -> None:
+        """Begin no session under a chosen id: whoever chose it next would go on with it."""
+        self.answering.rejects += 1
+        why = failure_of(Denied("a caller must not choose its routing id"))
+        self._send(peer, Rpc(ERR, 0, 0, hello.client_epoch, envelope.encode_value(why)))
 
     def _on_time(self) -> None:
         self._act(self.answering.tick(monotonic_s()))
@@ -137,5 +161,9 @@ class Responder:
             body = envelope.encode_value(failure_of(error))
             frame = envelope.encode_rpc(Rpc(ERR, rpc.method, rpc.corr, rpc.client_epoch, body))
         if not self._link.send(peer, frame):
-            self.unsent += 1  # gone, or it does not read: its own deadline tells it
-            self._todo += self.answering.gone(peer, monotonic_s())
+            self._not_sent(peer)
+
+    def _not_sent(self, peer: bytes) -> None:
+        """End the session of who is gone, or does not read: its own deadline tells it."""
+        self.unsent += 1
+        self._act(self.answering.gone(peer, monotonic_s()))

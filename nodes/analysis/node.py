@@ -12,9 +12,17 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from mesh.errors import Invalid
+from mesh.protocol.cause import Cause
 from mesh.protocol.control import DURABLE, LASTVALUE
 from mesh.protocol.envelope import decode_event
-from mesh.runtime.component import Component, EventMeta, event, request
+from mesh.runtime.component import (
+    Component,
+    EventMeta,
+    because,
+    cause_now,
+    event,
+    request,
+)
 from mesh.runtime.saving import Saving
 from nodes.analysis.bars import Bars
 from nodes.analysis.history import History
@@ -49,7 +57,7 @@ class AnalysisNode(Component):
             empty_max=settings.empty_bars_max,
         )
         self.history = History(settings.history_bars, settings.indicators)
-        self.closed: asyncio.Queue[Bar] = asyncio.Queue(UNCOMMITTED_MAX)
+        self.closed: asyncio.Queue[tuple[Bar, Cause | None]] = asyncio.Queue(UNCOMMITTED_MAX)
 
     async def on_start(self) -> None:
         """Take up where checkpoint and journal end."""
@@ -111,19 +119,20 @@ class AnalysisNode(Component):
     def keep(self, bars: list[Bar]) -> None:
         """Queue closed bars for the journal; a full queue ends the node: its disk is gone."""
         for bar in bars:
-            self.closed.put_nowait(bar)
+            self.closed.put_nowait((bar, cause_now()))
 
     async def commit_bars(self) -> None:
         """Commit what is closed, as many at once as there are, then publish the indicators."""
         while True:
-            bars = [await self.closed.get()]
+            closed = [await self.closed.get()]
             while not self.closed.empty():
-                bars.append(self.closed.get_nowait())
-            said = [(f"md.bar.{bar.interval}.{bar.instrument}", bar) for bar in bars]
+                closed.append(self.closed.get_nowait())
+            said = [(f"md.bar.{bar.interval}.{bar.instrument}", bar, why) for bar, why in closed]
             last = await self.commit(*said, patient=True)
-            for bar in bars:
-                for value in self.history.apply(bar):
-                    self.tell(value)
+            for bar, why in closed:
+                with because(why):
+                    for value in self.history.apply(bar):
+                        self.tell(value)
             self.saving.reached(self.node, self.journal.log_id, last)
             self.report("late_trades", self.bars.late)
             self.report("source_restarts", self.bars.restarts)

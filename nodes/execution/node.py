@@ -36,6 +36,7 @@ from nodes.execution.paging import page
 from nodes.execution.settings import ExecutionSettings
 
 SWEEP_S = 0.25  # how often the mode is looked at
+HELD = "mode emergency"  # why the breaker of venue.place is open; cancels have their own
 REPEAT_S = 1.0  # how often EMERGENCY cancels what is still open
 
 _REFUSALS: dict[str, type[errors.Refused]] = {
@@ -83,6 +84,13 @@ class ExecutionNode(Component):
         self._tell_money(*self.desk.positions())
         self.spawn(self._open_ledger(), "open ledger")
         self.every(SWEEP_S, self._sweep)
+
+    def on_mode(self, mode: SystemMode) -> None:
+        """Let no order to the venue in EMERGENCY, not even one whose call is being repeated."""
+        if mode is SystemMode.EMERGENCY:
+            self.breakers.force_open(HELD, "keyed")
+        else:
+            self.breakers.release(HELD)
 
     async def on_stop(self) -> None:
         """Let every order's work under way come to its end."""

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from mesh.errors import ConfigError
+from mesh.errors import ConfigError, Unavailable
+from mesh.runtime.circuit import CircuitBreaker
 from nodes.domain.decisions import Alert
 from nodes.notification.rules import CRITICAL, INFO, WARNING
 
@@ -20,7 +21,8 @@ _KINDS: Final = {INFO: "info", WARNING: "warning", CRITICAL: "failure"}
 class Channels:
     """All configured ways; each is tried, none stops another.
 
-    A delivery that does not end keeps its thread: two are enough for one to hang.
+    One that keeps failing is tried only now and then, so that it does not hold up the others. A
+    delivery that does not end keeps its thread: two are enough for one to hang.
     """
 
     def __init__(self, urls: tuple[str, ...], write: Callable[[Alert], None]) -> None:
@@ -28,7 +30,12 @@ class Channels:
         self._urls = urls
         self._write = write
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="notify")
-        self._targets: dict[str, Any] = {}  # name to an apprise object
+        self._targets: dict[str, tuple[Any, CircuitBreaker]] = {}  # name to an apprise object
+
+    @property
+    def breakers(self) -> list[CircuitBreaker]:
+        """Return the breaker of each channel that was opened."""
+        return [breaker for _, breaker in self._targets.values()]
 
     async def open(self) -> None:
         """Load the plug-ins, if any URL needs them. Raises ConfigError for a bad URL."""
@@ -45,15 +52,22 @@ class Channels:
         if LOG in self._urls:
             self._write(alert)
             sent.append(LOG)
-        for name, target in self._targets.items():
-            (sent if await self._deliver(target, alert) else failed).append(name)
+        for name, (target, breaker) in self._targets.items():
+            (sent if await self._deliver(target, breaker, alert) else failed).append(name)
         return sent, failed
 
     def close(self) -> None:
         """Take no more; what is under way may end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _deliver(self, target: Any, alert: Alert) -> bool:
+    async def _deliver(self, target: Any, breaker: CircuitBreaker, alert: Alert) -> bool:
+        try:
+            await breaker.execute(self._notify, target, alert)
+        except Exception:  # noqa: BLE001 # 170 plug-ins raise what they like; a failure is a failure
+            return False
+        return True
+
+    async def _notify(self, target: Any, alert: Alert) -> None:
         work = asyncio.get_running_loop().run_in_executor(
             self._threads,
             lambda: target.notify(
@@ -62,10 +76,8 @@ class Channels:
                 notify_type=_KINDS[alert.severity],
             ),
         )
-        try:
-            return bool(await asyncio.wait_for(work, TIMEOUT_S))
-        except Exception:  # noqa: BLE001 # 170 plug-ins raise what they like; a failure is a failure
-            return False
+        if not await asyncio.wait_for(work, TIMEOUT_S):
+            raise Unavailable("not delivered")
 
     def _load(self) -> None:
         import apprise  # here: heavy, and not needed for the log alone
@@ -77,4 +89,6 @@ class Channels:
             if not target.add(url):
                 scheme = url.partition("://")[0][:20]
                 raise ConfigError(f"channel {number} ({scheme}://…) is not a URL apprise knows")
-            self._targets[f"{number}:{url.partition('://')[0]}"] = target
+            scheme = url.partition("://")[0]
+            breaker = CircuitBreaker(f"notification.{number}.{scheme}", slow_s=TIMEOUT_S)
+            self._targets[f"{number}:{scheme}"] = target, breaker

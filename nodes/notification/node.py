@@ -44,6 +44,8 @@ class NotificationNode(Component):
     async def on_start(self) -> None:
         """Check the channels."""
         await self.channels.open()
+        for breaker in self.channels.breakers:
+            self.breakers.adopt(breaker)
         self.spawn(self.deliver(), "deliver alerts")
 
     async def on_stop(self) -> None:

@@ -7,9 +7,10 @@ Never here: matching, money.
 
 import asyncio
 
+from mesh.protocol.cause import Cause
 from mesh.protocol.control import DURABLE
 from mesh.protocol.envelope import decode_event
-from mesh.runtime.component import Component, EventMeta, event, request
+from mesh.runtime.component import Component, EventMeta, cause_now, event, request
 from nodes.domain.accounts import Balance
 from nodes.domain.instruments import Instrument
 from nodes.domain.market import BookSnapshot, FeedStatus, Quote, Trade
@@ -37,7 +38,7 @@ class PaperVenueNode(Component):
         super().__init__(settings)
         self.params = settings
         self.exchange = Exchange(Account(settings.account))
-        self.outbox: list[tuple[str, Fact]] = []
+        self.outbox: list[tuple[str, Fact, Cause | None]] = []
         self.filled = asyncio.Event()
         self.written: asyncio.Future[None] | None = None  # of what is in the outbox
 
@@ -108,7 +109,10 @@ class PaperVenueNode(Component):
 
     def _record(self, facts: tuple[Fact, ...]) -> None:
         if facts:
-            self.outbox += [(f"{_TOPICS[type(fact)]}.{self._key(fact)}", fact) for fact in facts]
+            why = cause_now()
+            self.outbox += [
+                (f"{_TOPICS[type(fact)]}.{self._key(fact)}", fact, why) for fact in facts
+            ]
             self.filled.set()
 
     def _key(self, fact: Fact) -> str:

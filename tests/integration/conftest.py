@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from mesh.protocol.access import CLI, GUEST, Access, Grants
-from mesh.runtime.bus import Bus, Run
+from mesh.runtime.bus import Bus
 from mesh.runtime.component import Component
 from mesh.runtime.directory import Directory
 from mesh.runtime.identity import next_epoch
 from mesh.runtime.keys import load_keys
 from mesh.runtime.logs import Logs
+from mesh.runtime.runs import Run
 from mesh.runtime.settings import Paths
 from mesh.storage.journal import Retention
 from mesh.transport.auth import Authenticator, Door

@@ -83,12 +83,17 @@ class RawNode:
 
 
 class RawCaller:
-    """A client on the request plane that sends any bytes to *address*."""
+    """A client on the request plane that sends any bytes to *address*.
 
-    def __init__(self, address: str) -> None:
+    routing_id: what it claims to be; empty leaves that to the server, as it must.
+    """
+
+    def __init__(self, address: str, routing_id: bytes = b"") -> None:
         self._context = zmq.Context()
         self._sock = self._context.socket(zmq.DEALER)
         self._sock.setsockopt(zmq.LINGER, 0)
+        if routing_id:
+            self._sock.setsockopt(zmq.ROUTING_ID, routing_id)
         self._sock.connect(address)
         self.answers: list[Rpc] = []
 

@@ -135,6 +135,13 @@ async def test_f18_what_waited_for_a_refused_decision_waits_no_longer(log: Log) 
     assert done == ["told", "again"]
 
 
+async def test_closed_log_refuses_and_nobody_waits_for_it(log: Log) -> None:
+    log.durable.close()
+    with pytest.raises(Unavailable, match="closed") as refused:
+        await asyncio.wait_for(log.durable.store(patient=True), 5.0)
+    assert refused.value.executed == "no"
+
+
 async def test_of_each_topic_the_newest_last_value_waits_for_the_disk(log: Log) -> None:
     """Of many topics the oldest used to be forgotten, also if they had only one value."""
     done: list[tuple[int, int]] = []

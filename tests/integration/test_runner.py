@@ -31,6 +31,8 @@ class Speaker(Component):
 
 class Demo(Component):
     async def on_start(self) -> None:
+        if self.settings.fault == "start":
+            await asyncio.Event().wait()
         print("up", flush=True)
         if self.settings.fault == "task":
             self.spawn(self.fail(), "fail")
@@ -121,6 +123,12 @@ def test_failing_task_ends_the_node_with_70_and_its_trace(home: Home) -> None:
     node = home.start(GENESIS__DEMO__FAULT="task")
     assert node.wait(15) == 70
     assert "a task failed" in (home.path / "logs/error.log").read_text()
+
+
+def test_start_without_an_end_ends_the_node_with_70(home: Home) -> None:
+    node = home.start(GENESIS__DEMO__FAULT="start", GENESIS__MESH__START_S="0.2")
+    assert node.wait(15) == 70
+    assert "on_start took longer than 0.2 s" in (home.path / "logs/error.log").read_text()
 
 
 def test_raising_handler_ends_the_node_with_70_and_its_trace(home: Home) -> None:

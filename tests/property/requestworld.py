@@ -329,7 +329,7 @@ class RequestWorld:
             self.effects.clear()
             return
         for row in self.disk.values():
-            self.server.once.load(row, 1.0, self.now)
+            self.server.once.load(row, self.now)
 
     # Time.
 

@@ -37,7 +37,7 @@ def state(mesh: Mesh, node: str) -> str:
 
 def test_node_of_the_readme_joins_and_is_heard(mesh: Mesh, tmp_path: Path) -> None:
     text = (ROOT / "nodes/README.md").read_text()
-    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    program, *_ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     file = tmp_path / "spread.py"
     file.write_text(program)
     node = subprocess.Popen([sys.executable, str(file)], env=mesh.environment)

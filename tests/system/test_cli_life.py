@@ -38,7 +38,11 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
 
 
 @pytest.mark.parametrize(
-    "words", [["down"], ["ps"], ["status"], ["kill", "risk"], ["tail", "md."], ["orders"]]
+    "words",
+    [
+        *[["down"], ["ps"], ["status"], ["kill", "risk"], ["tail", "md."], ["orders"]],
+        ["trace", "ema-1-1"],
+    ],
 )
 def test_without_a_mesh_the_exit_code_is_3(idle: Mesh, words: list[str]) -> None:
     done = idle.run(*words)

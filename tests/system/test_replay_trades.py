@@ -36,6 +36,30 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
         connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
+def assert_traced(mesh: Mesh, order: str) -> None:
+    """Assert that a filled order is followed from the market to its last fill, in time."""
+    hops = mesh.json("trace", order)["hops"]
+    told = [(hop["node"], hop["what"].partition(".")[0].split()[0]) for hop in hops]
+    times = [hop["t_ns"] for hop in hops]
+    assert times == sorted(times)
+    assert hops[0]["node"] == "market_data"
+    wanted = [
+        *[
+            ("analysis", "md"),
+            ("strategy.ema", "intent"),
+            ("risk", "risk"),
+            ("execution", "order"),
+        ],
+        *[("paper_venue", "venue"), ("execution", "fill")],
+    ]
+    firsts = [told.index(hop) for hop in wanted]
+    assert firsts == sorted(firsts)
+    assert hops[-1]["what"].endswith("FILLED")
+    assert sum(hop["us_since_previous"] for hop in hops) * 1_000 == pytest.approx(
+        times[-1] - times[0]
+    )
+
+
 async def test_replayed_captures_are_traded_on_and_the_books_agree(
     tmp_path: Path, data_dir: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,6 +81,7 @@ async def test_replayed_captures_are_traded_on_and_the_books_agree(
             await assert_books_agree(client, load_paths())
             assert (tmp_path / "state/recorder.sqlite3").exists() is not bool(database_url)
             orders = await pages(client, "execution.orders")
+            await asyncio.to_thread(assert_traced, mesh, orders[0]["intent"]["client_order_id"])
             assert {o["intent"]["instrument"] for o in orders} == {"BTC-USDT.BINANCE"}
     finally:
         await asyncio.to_thread(mesh.run, "down")

@@ -13,12 +13,13 @@ import pytest
 from mesh.errors import Denied
 from mesh.protocol.access import CLI, Access, Grants
 from mesh.protocol.control import DURABLE, EPHEMERAL, LASTVALUE
-from mesh.runtime.bus import Bus, Run
+from mesh.runtime.bus import Bus
 from mesh.runtime.component import Component, event, request
 from mesh.runtime.directory import Directory
 from mesh.runtime.identity import next_epoch
 from mesh.runtime.keys import load_access
 from mesh.runtime.logs import Logs
+from mesh.runtime.runs import Run
 from mesh.runtime.settings import ROOT, Paths, run_directory
 from mesh.storage.journal import Retention
 from mesh.transport.auth import Authenticator

@@ -41,6 +41,9 @@ def rpc_of(frame: bytes) -> dict[str, Any]:
     """Return the fields of a request frame, its body decoded."""
     found: dict[str, Any] = dict(zip(RPC_FIELDS, RPC.unpack_from(frame), strict=True))
     body = frame[RPC.size :]
+    if found["flags"] & 1:
+        (size,) = struct.unpack_from("<H", body)
+        found["ext"], body = unpacked(body[2 : 2 + size]), body[2 + size :]
     found["body"] = unpacked(body) if body else None
     return found
 

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from mesh.errors import Denied
 from mesh.protocol import envelope, rpcs, topics
 from mesh.protocol.bundle import Bundle
+from mesh.protocol.cause import Cause, root_trace
 from mesh.protocol.commits import GroupCommit, Wish
 from mesh.protocol.control import (
     SCHEMAS,
@@ -42,6 +43,7 @@ RECV_NS: Final = 1_790_000_000_123_456_789
 SENT_NS: Final = RECV_NS + 1_000
 SCHEMA: Final = 0x1001
 CALLER_EPOCH: Final = EPOCH + 5_000
+CAUSE: Final = Cause(root_trace(NID, EPOCH, 1, "x.tick.a"), NID, EPOCH, 1, "x.tick.a", RECV_NS)
 TOKEN: Final = 0x00C0FFEE00C0FFEE
 
 
@@ -103,6 +105,8 @@ def events() -> Iterator[Golden]:
     (page,) = plane.answer(probe, lambda prefix: prefix.startswith("x."))
     yield Golden("head", page)
     yield Golden("bundle", burst(plane)[-1])
+    derived = plane.traced(event("x.mid.a", ["100.5"]), CAUSE)
+    yield Golden("event with a cause", plane.frame(derived))
 
 
 def burst(plane: Outbound) -> list[bytes]:
@@ -142,6 +146,8 @@ def requests() -> Iterator[Golden]:
     urgent, key = envelope.method_id("x.place"), bytes(range(16))
     order = Rpc(REQ, urgent, 8, ask, value(["buy"]), 499, attempt=2, prio=50, idem=key)
     yield Golden("request with a key", encode(order))
+    caused = Rpc(REQ, urgent, 11, ask, value(["buy"]), 499, cause=CAUSE)
+    yield Golden("request with a cause", encode(caused))
     session, of_call = (0, 0), (urgent, 8)  # method and corr
     for name, kind, told, where in (
         ("started", rpcs.INPROG, b"", of_call),

@@ -77,6 +77,15 @@ def test_flags_and_offsets_tell_the_classes_apart() -> None:
     assert told["head"] == (0, 0)
 
 
+@pytest.mark.parametrize("name", ["event with a cause", "request with a cause"])
+def test_our_decoder_reads_the_same_cause(name: str) -> None:
+    decode = envelope.decode_event if name.startswith("event") else envelope.decode_rpc
+    assert decode(stored(name)).cause == golden_frames.CAUSE
+    ext = STORED[name]["decoded"]["ext"]
+    assert (ext["2"], ext["3"][3]) == (golden_frames.CAUSE.trace, "x.tick.a")
+    assert ("7" in ext) is name.startswith("request")  # an event has it in its header
+
+
 def test_frames_in_a_reply_are_the_ones_published() -> None:
     page = STORED["reply mesh.fetch"]["decoded"]["body"]
     assert page[1] == [stored("durable").hex(), stored("durable on another topic").hex()]

@@ -265,6 +265,7 @@ async def test_record_file_leads_to_every_plane(stage: Stage) -> None:
     assert (node, epoch, pid) == ("speaker", stage.bus.epoch, os.getpid())
     assert nid == zlib.crc32(f"{CLUSTER}/speaker".encode())
     assert "speaker.double" in services
+    assert says.pop("breaker.") == 1  # as every node
     assert says == {"!hb": 0, "x.tick.": 0, "x.price.": 1, "x.fill.": 2, "x.note": 2}
     assert endpoints == {plane: f"ipc://{stage.place(plane)}" for plane in "edr"}
     assert (log_id, wire) == (stage.bus.journal.log_id, [1, 1])

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,13 @@ class Home:
         self.nodes: dict[str, subprocess.Popen[str]] = {}
         self._ups: set[str] = set()  # nodes that said so, and were heard
 
-    def start(self, node: str, kind: str, **settings: object) -> "subprocess.Popen[str]":
-        """Start *node*, whose name has no dot; settings as in nodes.Settings."""
+    def start(
+        self, node: str, kind: str, *, reborn: bool = False, **settings: object
+    ) -> "subprocess.Popen[str]":
+        """Start *node*, whose name has no dot; settings as in nodes.Settings.
+
+        reborn: it comes back by itself when it kills itself; see the module of that name.
+        """
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.process.nodes", "--node", node],
             env={
@@ -39,6 +44,7 @@ class Home:
                 "PYTHONPATH": str(ROOT),
                 "GENESIS_HOME": str(self.path),
                 "GENESIS__MESH__SNAIL_S": "1.0",  # nobody waits half a minute for a test
+                "REBORN": "yes" * reborn,
                 **{
                     f"GENESIS__{node.upper()}__{key.upper()}": str(value)
                     for key, value in {"kind": kind, **settings}.items()
@@ -46,11 +52,12 @@ class Home:
             },
             stdout=subprocess.PIPE,
             text=True,
+            process_group=0,  # one that is reborn is two processes
         )
         self.nodes[node] = process
         return process
 
-    def up(self, node: str, kind: str, **settings: object) -> "subprocess.Popen[str]":
+    def up(self, node: str, kind: str, **settings: Any) -> "subprocess.Popen[str]":
         """Start *node* and wait until it is up."""
         process = self.start(node, kind, **settings)
         assert self.is_up(node, None)
@@ -71,7 +78,8 @@ class Home:
         """End *node* as SIGKILL does; return whether it had come up. Its files stay behind."""
         process, was_up = self.nodes.pop(node), node in self._ups
         self._ups.discard(node)
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         said, _ = process.communicate()
         return was_up or said == "up\n"
 

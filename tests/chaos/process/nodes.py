@@ -8,20 +8,28 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Final, TypeAlias
 
 import msgspec
 
-from mesh.errors import MeshError
+from mesh.errors import MeshError, NotFound
+from mesh.protocol import envelope
 from mesh.protocol.access import GUEST, Access, Grants
-from mesh.protocol.control import DURABLE, EPHEMERAL, Heartbeat
+from mesh.protocol.control import DURABLE, EPHEMERAL, Bye, Heartbeat
 from mesh.runtime import runner
 from mesh.runtime.component import Component, EventMeta, event, request
+from mesh.runtime.doing import NO_REPLY
 from mesh.runtime.keys import Keyring, load_access
 from mesh.runtime.settings import Paths
+from tests.chaos.process.reborn import keep_alive
 
 TURN_S = 0.01  # between two bursts of a paced node
+
+Order: TypeAlias = tuple[int, str, float]  # number, where the shop dies, how long after that
+FREE: Final[Order] = (0, "nowhere", 0.0)  # one that goes well
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -124,6 +132,16 @@ class Watcher(Tested):
             await self.commit(("x.seen", [meta.node, beat.state]))
 
 
+class Witness(Tested):
+    """Hears the goodbyes that a coordinator would, and keeps them."""
+
+    says: ClassVar = {"x.done": DURABLE}
+
+    @request("mesh.bye")
+    async def bye(self, bye: Bye) -> None:
+        await self.commit(("x.done", bye.node))
+
+
 class Hearer(Tested):
     """Keeps the first tick that it hears of each run of whoever says it, and every number."""
 
@@ -147,64 +165,146 @@ class Hearer(Tested):
 
 
 class Shop(Tested):
-    """Sells once per key and pays once; at *fault* it dies between an effect and its answer."""
+    """Sells and rents once per key and pays once; it dies where an order says, once per order.
 
-    says: ClassVar = {"x.sold.": DURABLE, "x.paid.": DURABLE}
+    fault: the directory where it notes that it did.
+    """
+
+    says: ClassVar = {"x.sold.": DURABLE, "x.rent.": DURABLE, "x.paid.": DURABLE}
 
     async def begin(self) -> None:
-        self.file = Path(self.settings.fault)
+        self.died = Path(self.settings.fault)
 
-    def die_if_told(self, where: str, number: int) -> None:
-        """End as SIGKILL does, at one place of a handler, if the test has written it down."""
-        if self.file.exists() and self.file.read_text() == f"{where} {number}":
-            self.file.unlink()
+    def die(self, number: int) -> None:
+        """End as SIGKILL does, unless an earlier run did so at this order."""
+        with suppress(FileExistsError):
+            (self.died / str(number)).touch(exist_ok=False)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    @request("shop.sell", kind="keyed", timeout_s=10.0)
-    async def sell(self, number: int) -> int:
-        self.die_if_told("before", number)
-        await self.commit(("x.sold.a", number), reply=-number)
-        self.die_if_told("after", number)
+    async def effect(self, topic: str, order: Order, reply: object = NO_REPLY) -> int:
+        """Commit the number of an order and return its answer, or die before, in or after that."""
+        number, where, after_s = order
+        loop = asyncio.get_running_loop()
+        if where == "before":
+            self.die(number)
+        elif where == "during":
+            loop.call_later(after_s, self.die, number)
+        await self.commit((topic, number), reply=reply)
+        if where == "after":
+            self.die(number)
+        elif where == "never":
+            await asyncio.Event().wait()
+        elif where == "sent":  # the answer is with the socket, or with its thread, or gone out
+            loop.call_soon(loop.call_later, after_s, self.die, number)
         return -number
 
-    @request("shop.pay", kind="once", timeout_s=10.0)
-    async def pay(self, number: int) -> int:
-        self.die_if_told("before", number)
-        await self.commit(("x.paid.a", number))
-        self.die_if_told("after", number)
+    @request("shop.look", timeout_s=10.0)
+    async def look(self, number: int) -> int:
+        await asyncio.sleep(0.01)
         return -number
+
+    @request("shop.sell", kind="keyed", timeout_s=10.0)
+    async def sell(self, order: Order) -> int:
+        return await self.effect("x.sold.a", order, reply=-order[0])
+
+    @request("shop.rent", kind="keyed", timeout_s=10.0)
+    async def rent(self, order: Order) -> int:
+        return await self.effect("x.rent.a", order)
+
+    async def resolve_request(self, method: str, arg: Any, caller: str) -> int:
+        """Find out by the journal what an earlier run did."""
+        for record in self.journal.read():
+            event = envelope.decode_event(record.frame)
+            if event.topic == "x.rent.a" and envelope.decode_value(event.payload) == arg[0]:
+                return -int(arg[0])
+        raise NotFound("it had no effect")
+
+    @request("shop.pay", kind="once", timeout_s=10.0)
+    async def pay(self, order: Order) -> int:
+        return await self.effect("x.paid.a", order)
 
 
 class Buyer(Tested):
-    """Does as the files say that its parent writes: one order, one outcome."""
+    """Gives the orders in a file to their shops, one after the other at each; writes outcomes.
+
+    What may be asked again, with the same key, it asks again until there is an answer.
+    """
 
     async def begin(self) -> None:
         self.file = Path(self.settings.fault)
+        self.told: dict[int, list[str]] = {}
         self.spawn(self.buy(), "buy")
 
     async def buy(self) -> None:
-        """Call for each order, and write what came of it."""
+        """Work off the orders: [shop, method, [number, where, after_s]]."""
+        lanes: dict[str, list[tuple[str, Order]]] = {}
+        for shop, method, order in msgspec.json.decode(self.file.read_bytes()):
+            lanes.setdefault(shop, []).append((method, tuple(order)))
+        await asyncio.gather(*(self.visit(shop, orders) for shop, orders in lanes.items()))
+        written = self.file.with_suffix(".part")
+        written.write_bytes(msgspec.json.encode(self.told))
+        written.rename(self.file.with_suffix(".done"))
+
+    async def visit(self, shop: str, orders: list[tuple[str, Order]]) -> None:
+        """Give a shop its orders; ten calls in between pay for a retry.
+
+        The first of these may be lost: the shop may still die of the order before.
+        """
+        for method, order in orders:
+            keyed = method != "shop.pay"
+            for _ in range(10):
+                await self.bought(shop, method, FREE, "free" * keyed or None)
+            told = self.told[order[0]] = list[str]()
+            while not told or (keyed and told[-1].startswith("unknown")):
+                told.append(await self.bought(shop, method, order, f"{order[0]}" * keyed or None))
+
+    async def bought(self, shop: str, method: str, order: Order, key: str | None) -> str:
+        """Return what came of an order."""
+        try:
+            return str(await self.call(method, order, int, timeout_s=20.0, target=shop, key=key))
+        except MeshError as error:
+            return f"{error.executed} {error.code}"
+
+
+class Crowd(Tested):
+    """Looks and buys in several lanes until told to stop; then writes what went wrong.
+
+    fault: the file it writes. What may be asked again, with the same key, is asked again.
+    """
+
+    async def begin(self) -> None:
+        self.file, self.number = Path(self.settings.fault), 0
+        self.failed: list[str] = []
+        for lane in range(8):
+            self.spawn(self.visit(), f"lane {lane}")
+
+    async def visit(self) -> None:
+        """Look, then buy, for ever."""
         while True:
-            await asyncio.sleep(0.002)
-            if not self.file.exists():
-                continue
-            method, number, key = self.file.read_text().split()
-            self.file.unlink()
-            kept = key if method == "shop.sell" else None
+            self.number += 1
+            number = self.number
+            await self.answered("shop.look", number, -number, None)
+            await self.answered("shop.sell", (number, "nowhere", 0.0), -number, f"{number}")
+
+    async def answered(self, method: str, arg: object, answer: int, key: str | None) -> None:
+        """Return once there is an answer; what else there was is a failure."""
+        while True:
             try:
-                for _ in range(2):  # calls that go well: the breaker shall not open
-                    await self.call(method, 0, int, key=kept and "0")
-                answer = await self.call(method, int(number), int, timeout_s=20.0, key=kept)
-                outcome = f"{number} answer {answer}"
+                told: object = await self.call(method, arg, int, timeout_s=10.0, key=key)
             except MeshError as error:
-                outcome = f"{number} {error.code} {error.executed}"
-            written = self.file.with_suffix(".part")
-            written.write_text(outcome)
-            written.rename(self.file.with_suffix(".done"))
+                told = f"{error.executed} {error.code}"
+            if told == answer:
+                return
+            self.failed.append(f"{method} {arg}: {told}")
+            await asyncio.sleep(0.05)  # who fails at once is not asked at once
+
+    async def on_stop(self) -> None:
+        self.file.write_bytes(msgspec.json.encode([self.number, self.failed]))
 
 
 KINDS = {
-    kind.__name__.lower(): kind for kind in (Applier, Buyer, Counter, Hearer, Shop, Snail, Watcher)
+    kind.__name__.lower(): kind
+    for kind in (Applier, Buyer, Counter, Crowd, Hearer, Shop, Snail, Watcher, Witness)
 }
 
 
@@ -218,4 +318,5 @@ def _access(paths: Paths, ring: Keyring | None = None) -> Access:
 if __name__ == "__main__":
     runner.load_access = _access  # type: ignore[attr-defined]  # what it imports
     name = sys.argv[sys.argv.index("--node") + 1]
-    raise SystemExit(runner.run(name, lambda settings: KINDS[settings.kind](settings), Settings))
+    live = partial(runner.run, name, lambda settings: KINDS[settings.kind](settings), Settings)
+    raise SystemExit(keep_alive(live) if os.environ.get("REBORN") else live())

@@ -19,7 +19,7 @@ from mesh.protocol.admission import (
 )
 from mesh.protocol.control import Failure, Hello
 from mesh.protocol.envelope import REQ, Rpc
-from mesh.protocol.rpcs import KEYED, SAFE, Caller, Method
+from mesh.protocol.rpcs import KEYED, ONCE, SAFE, Caller, Method
 from mesh.protocol.sessions import Session, Sessions
 from mesh.protocol.work import Work
 from mesh.protocol.workload import Workload
@@ -126,3 +126,56 @@ def test_reply_in_parts_is_safe_only() -> None:
     with pytest.raises(LocalProtocolError):
         admission(Method("a.list", KEYED, streams=True))
     assert Caller("u", "n", 1).node == "n"
+
+
+PLAIN = (Method("a.look", SAFE, plain=True), Method("a.post", ONCE, plain=True))
+KEY = b"k" * 16
+
+
+@pytest.mark.parametrize(
+    ("rpc", "taken"),
+    [
+        (request("a.look"), True),
+        (request("a.look", idem=KEY), True),  # a key means nothing to a safe method
+        (request("a.post"), True),
+        (request("a.post", idem=KEY), False),  # the key may have been seen
+        (request("a.read"), False),  # its handler takes its time
+        (request("a.nothing"), False),
+        (request("a.look", corr=0), False),
+        (request("a.look", corr=9), False),  # under way
+        (request("a.look", budget_ms=0), False),
+        (request("a.look", client_epoch=6), False),
+        (request("a.look", body=b"x" * 41), False),  # above the window of bytes
+        (request("a.look", body=b"x" * 40), True),
+    ],
+)
+def test_plain_request_is_answered_at_once_if_nothing_is_against_it(rpc: Rpc, taken: bool) -> None:
+    judge = admission(*PLAIN)
+    session, load = greeted(judge), Workload(5, 5, 1_000)
+    item = Work(1, session.caller, METHODS[0], 1, b"", 9.0, 500)
+    session.open[9], session.bytes = (item, 60), 60
+    assert judge.at_once(b"1", rpc, load, 4.0) is (session if taken else None)
+    assert session.heard == (4.0 if taken else 0.0)
+    if taken:
+        assert judge.refusal(session, rpc, load) is None
+    assert judge.at_once(b"2", rpc, load, 4.0) is None  # it did not greet
+
+
+@pytest.mark.parametrize("against", ["draining", "stale", "window", "slots", "bytes", "secret"])
+def test_plain_request_goes_the_long_way_if_the_server_is_not_free(against: str) -> None:
+    judge = admission(*PLAIN, Method("a.secret", plain=True))
+    session, load = greeted(judge), Workload(5, 5, 1_000)
+    item = Work(1, session.caller, METHODS[0], 1, b"", 9.0, 500)
+    assert judge.at_once(b"1", request("a.look"), load, 1.0) is session
+    if against == "draining":
+        judge.turn(LEAVE)
+    elif against == "stale":
+        judge.greet(b"3", "gateway", Hello("test", "gateway", 1, 1), 8, 0.0)
+    elif against == "window":
+        session.open.update({8: (item, 0), 9: (item, 0)})
+    elif against == "slots":
+        load.running = 4  # the fifth is kept for urgent ones
+    elif against == "bytes":
+        load.bytes = 797
+    asked = request("a.secret" if against == "secret" else "a.look")
+    assert judge.at_once(b"1", asked, load, 1.0) is None

@@ -179,7 +179,7 @@ def test_conflict_is_told(server: Answering) -> None:
 
 def crashed(server: Answering) -> None:
     digest = digest_of(envelope.method_id("a.wire"), b"x")
-    server.once.load(Row("risk", IDEM, digest), 1.0, 0.0)
+    server.once.load(Row("risk", IDEM, digest), 0.0)
 
 
 def test_after_a_crash_the_service_says_what_became_of_it(server: Answering) -> None:

@@ -170,6 +170,27 @@ def test_goaway_lets_what_is_in_flight_finish(asking: Asking) -> None:
     assert isinstance(asking.tick(2.0)[-1], Close)
 
 
+def test_f30_bye_behind_goaway_is_not_answered_and_what_asks_now_goes_elsewhere(
+    asking: Asking,
+) -> None:
+    greet(asking)
+    sent, _ = call(asking, kind=KEYED)
+    frame(asking, rpcs.GOAWAY, Goaway("stop", 500, 3))
+    assert failures(frame(asking, rpcs.BYE)) == [(sent, "OUTCOME_UNKNOWN", "unknown")]
+    assert asking.state is DRAINING
+    later, effects = call(asking, kind=KEYED)
+    assert failures(effects) == [(later, "DRAINING", "no")]
+    asking.lost()
+    assert kinds(asking.connected(1.0)) == [HELLO]  # it is back
+
+
+def test_f30_what_waits_at_a_close_goes_elsewhere(asking: Asking) -> None:
+    corr, _ = call(asking, kind=KEYED)
+    (failed, _) = asking.close(0.0)
+    assert isinstance(failed, Failed)
+    assert (failed.corr, failed.failure.code, failed.again) == (corr, "DRAINING", True)
+
+
 def test_goaway_and_bye_of_an_earlier_session_change_nothing(asking: Asking) -> None:
     greet(asking)
     frame(asking, rpcs.GOAWAY, Goaway("stop", 500, 2))

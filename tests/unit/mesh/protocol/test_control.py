@@ -11,6 +11,7 @@ from mesh.protocol.control import (
     LASTVALUE,
     SCHEMAS,
     Ack,
+    BreakerTurn,
     Bye,
     DeliveryClass,
     Failure,
@@ -56,6 +57,7 @@ SAMPLES: list[Message] = [
     Fetch("log", 1, 9, ("order.",)),
     FetchPage("log", (b"frame",), 9, 1, 12),
     Ack("log", 9),
+    BreakerTurn("OPEN", "3 failures in a row", 3, 5, 9, 2_000),
 ]
 
 

@@ -75,12 +75,12 @@ def test_doubted_key_is_resolved_by_who_asks_next(once: Once) -> None:
 
 def test_crash_leaves_answers_and_doubts(once: Once) -> None:
     digest = digest_of(1, b"body")
-    once.load(Row("risk", KEY.idem, digest, b"reply"), 30.0, 100.0)
-    once.load(Row("strategy", KEY.idem, digest), 20.0, 100.0)
+    once.load(Row("risk", KEY.idem, digest, b"reply"), 100.0)
+    once.load(Row("strategy", KEY.idem, digest), 100.0)
     assert once.judge(KEY, 1, b"body", 100.0) is STORED
     assert once.judge(OTHER, 1, b"body", 100.0) is RESOLVE
     once.doubted(OTHER, 101.0)
-    assert once.next_deadline() == 70.0 + KEEP_S
+    assert once.next_deadline() == 100.0 + KEEP_S
 
 
 def test_row_of_an_effect_says_the_same_after_a_crash(once: Once) -> None:
@@ -88,7 +88,7 @@ def test_row_of_an_effect_says_the_same_after_a_crash(once: Once) -> None:
     mark, row = once.row(KEY, None), once.row(KEY, b"reply")
     once.answered(KEY, b"reply", 0.0)
     later = Once()
-    later.load(row, 0.0, 0.0)
+    later.load(row, 0.0)
     assert (later.judge(KEY, 1, b"body", 0.0), mark.reply) == (STORED, None)
 
 
@@ -99,6 +99,14 @@ def test_reply_lives_ten_minutes(once: Once) -> None:
     once.tick(605.0)
     assert once.take_forgotten() == (KEY,)
     assert once.judge(KEY, 1, b"body", 605.0) is FRESH
+
+
+def test_what_is_on_disk_is_bounded_too(once: Once) -> None:
+    """A node that never lives for ten minutes would keep all it ever answered."""
+    for number in range(5):
+        once.load(Row("n", bytes([number]) * 16, b"d", bytes(40)), 0.0)
+        once.check()
+    assert once.take_forgotten() == tuple(Key("n", bytes([number]) * 16) for number in range(3))
 
 
 def test_full_forgets_the_oldest_answer_never_what_runs(once: Once) -> None:

@@ -2,10 +2,20 @@
 
 import pytest
 
-from mesh.errors import Draining, MeshError, Overloaded, Refused, Unavailable
+from mesh.errors import (
+    BreakerOpen,
+    Conflict,
+    Draining,
+    Expired,
+    MeshError,
+    OutcomeUnknown,
+    Overloaded,
+    Refused,
+    Unavailable,
+)
 from mesh.protocol.calls import QUEUED, SENT, Call, CallStage
-from mesh.protocol.outcomes import Replied, after, ended, failed, lost, overdue
-from mesh.protocol.rpcs import KEYED, ONCE, SAFE, Ask, End, MethodClass, failure
+from mesh.protocol.outcomes import Failed, Replied, after, ended, failed, lost, overdue, verdict
+from mesh.protocol.rpcs import KEYED, ONCE, SAFE, Ask, End, MethodClass, cancelled, failure
 
 GONE = failure(Unavailable, "execution is gone")
 
@@ -63,6 +73,32 @@ def test_another_attempt_only_where_nothing_was_started(
     error: type[MeshError], kind: MethodClass, again: bool
 ) -> None:
     assert failed(call(kind), failure(error, "x")).again is again
+
+
+@pytest.mark.parametrize(
+    ("outcome", "says"),
+    [
+        (Replied(1, b""), True),
+        (failed(call(), failure(Conflict, "no")), True),
+        (failed(call(), failure(BreakerOpen, "theirs")), True),
+        (failed(call(), failure(Refused, "cut at work", "unknown")), False),
+        (failed(call(), failure(Expired, "waited too long there")), False),
+        (failed(call(), failure(Overloaded, "theirs is full")), False),
+        (failed(call(), failure(OutcomeUnknown, "?")), False),
+        (Failed(1, failure(MeshError, "a code of a later wire"), again=False), False),
+        (lost(call(), GONE), False),
+        (lost(call(stage=QUEUED), GONE), False),
+        (overdue(call(), "x", ready=True), False),
+        (overdue(call(stage=QUEUED), "x", ready=False), False),
+        (overdue(call(stage=QUEUED), "x", ready=True), None),
+        (failed(call(), failure(Overloaded, "ours is full"), ours=True), None),
+        (failed(call(), failure(Expired, "no time left"), ours=True), None),
+        (failed(call(), cancelled("unknown")), None),
+        (failed(call(), failure(Draining, "it stops")), None),
+    ],
+)
+def test_what_an_outcome_says_of_its_peer(outcome: Replied | Failed, says: bool | None) -> None:
+    assert verdict(outcome) is says
 
 
 def test_reply_in_parts_is_whole_or_none() -> None:

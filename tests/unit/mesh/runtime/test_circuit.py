@@ -7,7 +7,15 @@ from threading import Barrier
 
 import pytest
 
-from mesh.errors import BreakerOpen, Denied, Expired, NoService, Overloaded, Unavailable
+from mesh.errors import (
+    BreakerOpen,
+    Denied,
+    Expired,
+    LocalProtocolError,
+    NoService,
+    Overloaded,
+    Unavailable,
+)
 from mesh.protocol.breaker import Turn
 from mesh.runtime.circuit import Breakers, CircuitBreaker, counts_as_failure
 from mesh.runtime.deadline import within
@@ -262,3 +270,38 @@ def test_forced_breakers_are_never_dropped() -> None:
     breakers.of("a").release("operator")
     breakers.of("c")  # takes the place of one that is open, for want of an idle one
     assert {breaker.name for breaker in breakers.all()} == {"b", "c"}
+
+
+def test_adopted_breakers_are_kept_though_they_are_idle() -> None:
+    breakers = Breakers(breakers_max=2)
+    own = CircuitBreaker("webhook")
+    breakers.adopt(own)
+    for name in "abc":
+        breakers.of(name)
+    assert breakers.of("webhook") is own
+    with pytest.raises(LocalProtocolError, match="second"):
+        breakers.adopt(CircuitBreaker("webhook"))
+
+
+def test_force_holds_a_kind_of_breakers_also_those_to_come() -> None:
+    breakers = Breakers()
+    before, other = breakers.of("venue", "keyed"), breakers.of("venue", "urgent")
+    breakers.force_open("mode emergency", "keyed")
+    after = breakers.of("venue.b", "keyed")
+    assert before.forced == after.forced == ("mode emergency",)
+    assert other.state == breakers.of("venue.b", "urgent").state == "CLOSED"
+    breakers.release("mode emergency")
+    assert [breaker.forced for breaker in breakers.all()] == [()] * 4
+    assert breakers.of("venue.c", "keyed").state == "CLOSED"
+
+
+def test_later_turns_are_told_after_earlier_ones_whoever_tells() -> None:
+    told: list[str] = []
+
+    def tell(breaker: CircuitBreaker, turn: Turn) -> None:
+        if turn.reason == "first":
+            breaker.force_open("second")  # as another thread would, meanwhile
+        told.append(turn.reason)
+
+    CircuitBreaker("venue", on_transition=tell).force_open("first")
+    assert told == ["first", "second"]

@@ -1,7 +1,7 @@
 """Peer: one server as a caller knows it; every attempt ends once and gives back what it took."""
 
 from mesh.protocol.peerlink import GREETING, READY
-from mesh.sim.peer import Peer, is_refusal
+from mesh.sim.peer import Peer
 from mesh.sim.requestconfig import LIST, PLACE, READ
 from tests.unit.mesh.sim.requestworlds import Pair, pair
 
@@ -51,9 +51,3 @@ def test_a_refused_send_waits_for_the_socket() -> None:
     assert peer(made).asking.queued
     made.wait()
     assert all(call.reply is not None for call in calls)
-
-
-def test_an_answer_that_says_no_is_no_failure_of_the_callee() -> None:
-    assert is_refusal("CONFLICT")
-    assert not is_refusal("DEADLINE")
-    assert not is_refusal("UNAVAILABLE")

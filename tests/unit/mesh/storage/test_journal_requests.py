@@ -17,7 +17,7 @@ ANSWERED = Row("risk", b"2" * 16, b"d" * 16, b"reply")
 def rows_of(path: Path) -> list[Row]:
     journal = Journal(path)
     try:
-        return [row for row, _ in journal.rows()]
+        return journal.rows()
     finally:
         journal.close()
 

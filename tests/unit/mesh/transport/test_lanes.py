@@ -11,6 +11,7 @@ from mesh.protocol import envelope
 from mesh.protocol.envelope import Event
 from mesh.protocol.sequence import SequenceTracker
 from mesh.transport import lanes as lanes_module
+from mesh.transport.handled import because, cause_now
 from mesh.transport.lanes import Lane, Lanes
 
 NAMED = Event("a.x", 1, 7, 3, 0, b"")
@@ -119,3 +120,27 @@ def test_what_has_no_lane_is_known_and_all_of_it_is_bounded(
     assert receiver.lanes.knows(others[2])
     receiver.lanes.clear()
     assert not receiver.lanes.knows(NAMED)
+
+
+def test_while_a_lane_hands_out_an_event_that_one_is_the_cause_of_all_that_is_done() -> None:
+    seen: list[int | None] = []
+
+    def note(value: object) -> None:
+        cause = cause_now()
+        seen.append(None if cause is None else cause.number)
+
+    def handle(value: object) -> None:
+        note(value)
+        with because(None):
+            note(value)
+
+    def judge(data: bytes) -> int:
+        note(data)
+        return 1
+
+    receiver = Receiver(handle)
+    receiver.lanes._judge = judge
+    receiver.queue += [frame(1), frame(1, "a.y"), frame(2)]
+    receiver.drain()
+    note(None)
+    assert seen == [1, None, None, 2, None, None]

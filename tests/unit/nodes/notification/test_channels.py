@@ -49,6 +49,31 @@ async def test_a_real_delivery_arrives_and_a_refused_one_is_told() -> None:
     assert b"recorder is DOWN" in bodies[0]
 
 
+async def test_a_channel_that_keeps_failing_is_left_alone_for_a_while() -> None:
+    tries = 0
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal tries
+        tries += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 503 x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    written: list[Alert] = []
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        channels = Channels((f"json://127.0.0.1:{port}", "log"), written.append)
+        await channels.open()
+        for _ in range(5):
+            assert await channels.send(ALERT) == (["log"], ["1:json"])
+        (breaker,) = channels.breakers
+        assert (breaker.name, breaker.state) == ("notification.1.json", "OPEN")
+        channels.close()
+    assert tries == 3
+    assert len(written) == 5
+
+
 async def test_a_wrong_url_is_refused_without_showing_its_secrets() -> None:
     channels = Channels(("log", "nonsense://user:secret@host"), lambda _: None)
     with pytest.raises(ConfigError, match="channel 2") as caught:
