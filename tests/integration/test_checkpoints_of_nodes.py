@@ -117,13 +117,12 @@ def bars(numbers: Iterable[int]) -> list[Bar]:
 async def run(
     mesh: LocalMesh, node: str, component: AnalysisNode | StrategyNode | RiskNode
 ) -> AsyncIterator[Any]:
-    """Let *component* live; it dies without a word, as by SIGKILL, but for its lock."""
+    """Let *component* live; it dies without a word, as by SIGKILL."""
     await mesh.start(node, component)
     try:
         yield component
     finally:
         mesh.crash(node)
-        component.saving._files.close()  # a process would let go of it
 
 
 async def closed(node: AnalysisNode, numbers: Iterable[int]) -> None:
