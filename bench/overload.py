@@ -37,24 +37,26 @@ from mesh.transport.requester import Requester
 from mesh.transport.sockets import Sockets
 
 SESSIONS: Final = 32
-HOLD_S: Final = 0.4  # a slot, for each call
-FULL_PER_S: Final = 800  # more than the slots allow
+HOLD_S: Final = 0.8  # a slot, for each call: ten times what the slots allow is no flood
+FULL_PER_S: Final = 500  # more than the slots allow
+BUDGET_S: Final = 5.0  # of a call, so that what waits for a slot is done in time
 URGENT_S: Final = 0.02  # between two urgent calls
 TICK_S: Final = 0.005  # calls are offered in such steps
 TIMES: Final = 10
+MIB: Final = 2**20
 BODY: Final = envelope.encode_value(None)
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How long each load lasts; what is learned of memory begins after the warm-up."""
+    """How long each load is offered before it is measured, and how long it is then."""
 
+    lead_s: float = 5.0
     capacity_s: float = 6.0
     overload_s: float = 60.0
-    warm_s: float = 10.0
 
 
-QUICK: Final = Sizes(1.0, 1.5, 0.5)
+QUICK: Final = Sizes(1.0, 1.5, 1.5)
 
 
 class Server(Component):
@@ -72,12 +74,14 @@ class Server(Component):
 
 @dataclass(slots=True)
 class Told:
-    """What became of the calls of one load."""
+    """What became of the calls of one load while it was measured."""
 
+    measuring: bool = False
     ended: Counter[str] = field(default_factory=Counter)
     refused_us: list[float] = field(default_factory=list)
     urgent_us: list[float] = field(default_factory=list)
     offered: int = 0
+    bytes_grown: int = 0
 
 
 def measure(*, quick: bool = False) -> list[dict[str, Any]]:
@@ -102,15 +106,10 @@ async def _serve(home: Path, control: Connection) -> None:
 async def load(home: Path, server: Connection, sizes: Sizes) -> list[dict[str, Any]]:
     """Offer both loads and return the rows."""
     with sessions(home) as callers:
-        # The first second opens the sessions and fills every slot and every queue.
-        await _offered(callers, FULL_PER_S, 1.0)
-        before = await _offered(callers, FULL_PER_S, sizes.capacity_s)
-        capacity = before.ended["ok"] / sizes.capacity_s
-        calm = await _offered(callers, capacity / 10, sizes.capacity_s)
-        await _offered(callers, TIMES * capacity, sizes.warm_s)
-        grown = -_memory(server)
-        under = await _offered(callers, TIMES * capacity, sizes.overload_s)
-        grown += _memory(server)
+        offered = partial(_offered, callers, server, sizes.lead_s)
+        capacity = (await offered(FULL_PER_S, sizes.capacity_s)).ended["ok"] / sizes.capacity_s
+        calm = await offered(capacity / 10, sizes.capacity_s)
+        under = await offered(TIMES * capacity, sizes.overload_s)
     goodput = under.ended["ok"] / sizes.overload_s
     urgent, loaded = quantiles(calm.urgent_us), quantiles(under.urgent_us)
     return [
@@ -130,7 +129,11 @@ async def load(home: Path, server: Connection, sizes: Sizes) -> list[dict[str, A
                 "urgent, calm": {"p99_us": round(loaded["p99_us"] / urgent["p99_us"], 2)}
             },
         },
-        {"what": "memory", "grown_mib": round(grown / 2**20, 1), "s": sizes.overload_s},
+        {
+            "what": "memory",
+            "grown_mib": round(under.bytes_grown / 2**20, 1),
+            "s": sizes.overload_s,
+        },
     ]
 
 
@@ -153,37 +156,51 @@ def sessions(home: Path) -> Iterator[list[Requester]]:
         sockets.close()
 
 
-async def _offered(callers: list[Requester], per_s: float, seconds: float) -> Told:
-    """Offer so many calls for so long, and return what became of them when all have ended."""
-    told, dice = Told(), random.Random(1)
-    began = time.perf_counter()
+async def _offered(
+    callers: list[Requester], server: Connection, lead_s: float, per_s: float, seconds: float
+) -> Told:
+    """Offer so many calls, and return what became of those that ended in so many seconds."""
+    told = Told()
+    async with asyncio.TaskGroup() as tasks:
+        load = tasks.create_task(_load(callers, told, per_s))
+        urgent = tasks.create_task(_urgent(callers[0], told))
+        await asyncio.sleep(lead_s)
+        before, told.offered, told.measuring = _memory(server), 0, True
+        await asyncio.sleep(seconds)
+        told.measuring = False
+        told.bytes_grown = _memory(server) - before
+        load.cancel()
+        urgent.cancel()
+    return told
+
+
+async def _load(callers: list[Requester], told: Told, per_s: float) -> None:
+    dice, began, begun = random.Random(1), time.perf_counter(), 0
     async with asyncio.TaskGroup() as calls:
-        urgent = calls.create_task(_urgent(callers[0], told, seconds))
-        while (now := time.perf_counter() - began) < seconds:
-            while told.offered < now * per_s:
+        while True:
+            while begun < (time.perf_counter() - began) * per_s:
+                begun += 1
                 told.offered += 1
                 calls.create_task(_call(dice.choice(callers), told))
             await asyncio.sleep(TICK_S)
-        await urgent
-    return told
 
 
 async def _call(caller: Requester, told: Told) -> None:
     began = time.perf_counter()
-    outcome = await caller.call(Ask("x.hold", BODY))
+    outcome = await caller.call(Ask("x.hold", BODY, BUDGET_S))
+    if not told.measuring:
+        return
     if isinstance(outcome, Replied):
         told.ended["ok"] += 1
-        return
-    told.ended[outcome.failure.code] += 1
-    if outcome.failure.code == Overloaded.code:
+    elif outcome.failure.code == Overloaded.code:
         told.refused_us.append((time.perf_counter() - began) * 1e6)
 
 
-async def _urgent(caller: Requester, told: Told, seconds: float) -> None:
-    ends = time.perf_counter() + seconds
-    while (began := time.perf_counter()) < ends:
+async def _urgent(caller: Requester, told: Told) -> None:
+    while True:
+        began = time.perf_counter()
         outcome = await caller.call(Ask("x.cancel", BODY, prio=1))
-        if isinstance(outcome, Replied):
+        if told.measuring and isinstance(outcome, Replied):
             told.urgent_us.append((time.perf_counter() - began) * 1e6)
         await asyncio.sleep(URGENT_S)
 

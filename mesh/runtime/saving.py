@@ -10,16 +10,15 @@ Never here: what the state is, the form of the files (mesh.storage).
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from contextlib import closing
+from typing import Any
 
 from mesh.errors import Unavailable
 from mesh.protocol.commits import Applied
 from mesh.runtime.component import Component, EventMeta
 from mesh.storage.checkpoint import KEPT, Checkpointer, Ends, Upgrade
 
-__all__ = ["PERIOD_S", "Saving"]
-
-PERIOD_S: Final = 1.0  # a write at most so often; what is lost in between is replayed
+__all__ = ["Saving"]
 
 
 class Saving:
@@ -65,9 +64,12 @@ class Saving:
         self._cover(found.positions)
         return found.state
 
-    def start(self, period_s: float = PERIOD_S) -> None:
-        """Save every *period_s* from now on if something changed; a full disk is waited for."""
-        self._component.every(period_s, self._save_in_turn)
+    def start(self, period_s: float) -> None:
+        """Save every *period_s* from now on if something changed; a full disk is waited for.
+
+        With the process this ends, however it does, and another one may write.
+        """
+        self._component.spawn(self._save_again_and_again(period_s), "checkpoints")
 
     def position(self, node: str, log_id: str) -> int:
         """Return up to which offset of *node*'s journal the state has it; 0: nothing.
@@ -109,6 +111,12 @@ class Saving:
         """Save what changed, and let another one write; for on_stop."""
         await self._save_in_turn()
         self._files.close()
+
+    async def _save_again_and_again(self, period_s: float) -> None:
+        with closing(self._files):
+            while True:
+                await asyncio.sleep(period_s)
+                await self._save_in_turn()
 
     async def _save_in_turn(self) -> None:
         async with self._turn:

@@ -31,7 +31,6 @@ from nodes.domain.market import Bar, FeedStatus, IndicatorValue, Quote, Trade
 from nodes.domain.plain import plain
 from nodes.domain.schemas import SCHEMAS
 
-CHECKPOINT_S: Final = 60.0  # all bars are written at once, and a minute of them replays in no time
 UNCOMMITTED_MAX: Final = 10_000  # closed bars that wait for the disk; above it the node gives up
 
 
@@ -67,7 +66,7 @@ class AnalysisNode(Component):
             self.tell(value)
         for bar in self.history.bars():
             self.bars.restore(bar)
-        self.saving.start(CHECKPOINT_S)
+        self.saving.start(self.wanted.checkpoint_s)
         self.spawn(self.commit_bars(), "commit bars")
 
     async def on_stop(self) -> None:

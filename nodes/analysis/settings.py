@@ -15,6 +15,7 @@ class AnalysisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     empty_bars_max: int
     indicators: tuple[str, ...]
     history_bars: int
+    checkpoint_s: float
 
     def __post_init__(self) -> None:
         for interval in self.intervals:
@@ -23,3 +24,5 @@ class AnalysisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
             Indicator(name)
         if min(self.close_delay_ms, self.empty_bars_max, self.history_bars) < 1:
             raise Invalid("close_delay_ms, empty_bars_max and history_bars must be above 0")
+        if not (self.checkpoint_s > 0):
+            raise Invalid("checkpoint_s must be above 0")

@@ -60,7 +60,7 @@ class RiskNode(Component):
         for coid in keeper.flight:
             self.spawn(self._settle(coid), f"settle {coid}")
         self.spawn(self._learn_books(), "learn books")
-        self.saving.start()
+        self.saving.start(self.params.checkpoint_s)
 
     async def on_stop(self) -> None:
         """Leave nothing to be replayed."""

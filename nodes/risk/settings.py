@@ -21,6 +21,7 @@ class RiskSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     collar_bps: int
     quote_max_age_ms: int
     submit_timeout_s: float
+    checkpoint_s: float
 
     def __post_init__(self) -> None:
         bounded(self.order_notional_max)

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
@@ -28,6 +29,7 @@ from nodes.risk.node import RiskNode
 from nodes.risk.settings import RiskSettings
 from nodes.strategy.host import SCHEMA
 from nodes.strategy.node import StrategyNode
+from nodes.strategy.sdk import Context
 from nodes.strategy.settings import StrategySettings
 from tests.integration.conftest import LocalMesh, until
 
@@ -71,6 +73,7 @@ def analysis() -> AnalysisNode:
         empty_bars_max=10,
         indicators=("ema_2",),
         history_bars=50,
+        checkpoint_s=60.0,  # the tests say when
     )
     return AnalysisNode(settings)
 
@@ -84,7 +87,7 @@ def strategy() -> StrategyNode:
         submit_timeout_s=1.0,
         resend_s=1.0,
         settle_s=60.0,
-        checkpoint_s=60.0,  # the tests say when
+        checkpoint_s=60.0,
     )
     return StrategyNode(settings)
 
@@ -97,6 +100,7 @@ def risk() -> RiskNode:
         collar_bps=100,
         quote_max_age_ms=1_000,
         submit_timeout_s=1.0,
+        checkpoint_s=60.0,
     )
     return RiskNode(settings)
 
@@ -113,13 +117,12 @@ def bars(numbers: Iterable[int]) -> list[Bar]:
 async def run(
     mesh: LocalMesh, node: str, component: AnalysisNode | StrategyNode | RiskNode
 ) -> AsyncIterator[Any]:
-    """Let *component* live; it dies without a word, as by SIGKILL, but for its lock."""
+    """Let *component* live; it dies without a word, as by SIGKILL."""
     await mesh.start(node, component)
     try:
         yield component
     finally:
         mesh.crash(node)
-        component.saving._files.close()  # a process would let go of it
 
 
 async def closed(node: AnalysisNode, numbers: Iterable[int]) -> None:
@@ -222,6 +225,14 @@ async def test_checkpoint_of_another_journal_is_no_history(mesh: LocalMesh) -> N
 # --- strategy and risk ---
 
 
+def bought(ctx: Context, quantity: int) -> bool:
+    return ctx.position(BTC) == quantity
+
+
+def ended(node: RiskNode, count: int) -> bool:
+    return len(node.gatekeeper.ended) == count
+
+
 async def test_a92_strategy_falls_back_to_the_previous_checkpoint_and_the_stream(
     mesh: LocalMesh,
 ) -> None:
@@ -230,7 +241,7 @@ async def test_a92_strategy_falls_back_to_the_previous_checkpoint_and_the_stream
     async with run(mesh, "strategy.ema", strategy()) as node:
         for number in (1, 2):
             await execution.filled(number)
-            await until(lambda held=number: node.host.ctx.position(BTC) == held)
+            await until(partial(bought, node.host.ctx, number))
             await node.saving.save()
     await execution.filled(3)
     flipped = flip(mesh, "strategy.ema")
@@ -250,7 +261,7 @@ async def test_a92_risk_falls_back_to_the_previous_checkpoint_and_the_stream(
     async with run(mesh, "risk", risk()) as node:
         for number in (1, 2):
             await execution.filled(number)
-            await until(lambda held=number: node.gatekeeper.held.get(("paper", BTC)) == held)
+            await until(partial(ended, node, number))
             await node.saving.save()
     await execution.filled(3)
     flipped = flip(mesh, "risk")

@@ -1,15 +1,19 @@
-"""The node of nodes/README.md is as short as it says, and its test there passes and can fail."""
+"""The nodes of nodes/README.md do what they say, and the test there passes and can fail."""
 
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mesh.protocol.control import DURABLE
 from mesh.runtime.settings import ROOT
+from mesh.sim.loopback import LoopbackMesh
 
-NODE, TEST = re.findall(
+NODE, TEST, COUNTER = re.findall(
     r"```python\n(.*?)```", (ROOT / "nodes/README.md").read_text("utf-8"), re.DOTALL
 )
 
@@ -47,3 +51,20 @@ def test_its_test_passes(tmp_path: Path) -> None:
 def test_its_test_fails_for_a_wrong_node(tmp_path: Path, right: str, wrong: str) -> None:
     assert right in NODE
     assert outcome_of(tmp_path, NODE.replace(right, wrong)).returncode == 1
+
+
+@pytest.mark.parametrize("end", [LoopbackMesh.stop, LoopbackMesh.kill])
+def test_its_counter_counts_each_bar_once_over_all_runs(
+    end: Callable[[LoopbackMesh, str], None],
+) -> None:
+    names: dict[str, Any] = {"__name__": "counter"}
+    exec(COUNTER, names)
+    with LoopbackMesh() as mesh:
+        for run in range(3):
+            counter = names["Counter"]()
+            mesh.start("counter", counter)
+            mesh.publish("md.bar.1s.X", run, DURABLE)
+            mesh.advance(2.0)  # saved
+            mesh.publish("md.bar.1s.X", run, DURABLE)
+            assert counter.count == 2 * run + 2
+            end(mesh, "counter")

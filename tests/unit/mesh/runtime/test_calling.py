@@ -282,6 +282,14 @@ async def test_unknown_key_waits_for_its_own_instance_though_that_drains() -> No
 # Budgets.
 
 
+async def test_what_a_node_that_drains_turned_away_is_asked_elsewhere_without_pay() -> None:
+    peers = Peers(Peer("a", refuses(Draining)), Peer("b"))
+    for budget in map(peers.calling._budgets.of, "ab"):
+        budget.tenths = 0
+    for _ in range(20):
+        assert await peers.call("a.read") == b"body"
+
+
 @pytest.mark.parametrize("method", ["a.read", "a.sell"])
 async def test_retries_are_a_tenth_of_the_calls_to_a_node(method: str) -> None:
     peer = Peer("a")

@@ -22,6 +22,7 @@ SETTINGS = AnalysisSettings(
     empty_bars_max=10,
     indicators=("ema_2",),
     history_bars=5,
+    checkpoint_s=1.0,
 )
 
 

@@ -13,6 +13,7 @@ def settings(**changed: object) -> AnalysisSettings:
         "empty_bars_max": 100,
         "indicators": ("ema_3",),
         "history_bars": 10,
+        "checkpoint_s": 60.0,
     }
     return AnalysisSettings(**given | changed)  # type: ignore[arg-type]  # wrong ones too
 
@@ -22,7 +23,13 @@ def test_a_right_section_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"intervals": ("1x",)}, {"indicators": ("what_3",)}, {"history_bars": 0}]
+    "changed",
+    [
+        {"intervals": ("1x",)},
+        {"indicators": ("what_3",)},
+        {"history_bars": 0},
+        {"checkpoint_s": 0.0},
+    ],
 )
 def test_what_cannot_be_made_is_refused(changed: dict[str, object]) -> None:
     with pytest.raises(Invalid):

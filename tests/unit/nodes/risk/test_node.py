@@ -28,7 +28,9 @@ SETTINGS = RiskSettings(
     open_orders_max=10,
     collar_bps=200,
     quote_max_age_ms=2_000,
+    checkpoint_s=1.0,
     submit_timeout_s=1.0,
+    checkpoint_s=1.0,
 )
 
 

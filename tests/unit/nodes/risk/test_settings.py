@@ -15,6 +15,7 @@ FINE: dict[str, Any] = {
     "collar_bps": 200,
     "quote_max_age_ms": 2000,
     "submit_timeout_s": 1.5,
+    "checkpoint_s": 1.0,
 }
 
 
