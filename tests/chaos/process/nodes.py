@@ -235,6 +235,7 @@ class Buyer(Tested):
 
     async def begin(self) -> None:
         self.file = Path(self.settings.fault)
+        self.died = self.file.with_name("died")
         self.told: dict[int, list[str]] = {}
         self.spawn(self.buy(), "buy")
 
@@ -249,9 +250,9 @@ class Buyer(Tested):
         written.rename(self.file.with_suffix(".done"))
 
     async def visit(self, shop: str, orders: list[tuple[str, Order]]) -> None:
-        """Give a shop its orders; ten calls in between pay for a retry.
+        """Give a shop its orders, each when it has died of the one before.
 
-        The first of these may be lost: the shop may still die of the order before.
+        Ten calls in between pay for a retry. The first may be lost: it sees the end itself.
         """
         for method, order in orders:
             keyed = method != "shop.pay"
@@ -260,6 +261,8 @@ class Buyer(Tested):
             told = self.told[order[0]] = list[str]()
             while not told or (keyed and told[-1].startswith("unknown")):
                 told.append(await self.bought(shop, method, order, f"{order[0]}" * keyed or None))
+            while not (self.died / f"{order[0]}").exists():  # noqa: ASYNC110  # it is a file of another process
+                await asyncio.sleep(0.002)
 
     async def bought(self, shop: str, method: str, order: Order, key: str | None) -> str:
         """Return what came of an order."""

@@ -83,6 +83,7 @@ def test_f30_handler_that_does_not_end_holds_no_drain_up_and_the_journal_is_whol
     home.up("watcher", "watcher")
     shop, done = home.nodes["shop1"], home.path / "orders.done"
     order = ["shop1", "shop.pay", [7, "never", 0.0]]
+    (home.path / "died" / "7").touch()  # it need not die of it
     (home.path / "orders").write_bytes(msgspec.json.encode([order]))
     home.up("buyer", "buyer", fault=home.path / "orders")
     until(lambda: 7 in home.recorded("shop1", "x.paid."))
