@@ -167,13 +167,16 @@ class Hearer(Tested):
 class Shop(Tested):
     """Sells and rents once per key and pays once; it dies where an order says, once per order.
 
-    fault: the directory where it notes that it did.
+    fault: the directory where it notes that it did, and that it had the time to save.
     """
 
     says: ClassVar = {"x.sold.": DURABLE, "x.rent.": DURABLE, "x.paid.": DURABLE}
 
     async def begin(self) -> None:
         self.died = Path(self.settings.fault)
+
+    async def on_stop(self) -> None:
+        (self.died / "saved").touch()
 
     def die(self, number: int) -> None:
         """End as SIGKILL does, unless an earlier run did so at this order."""
@@ -274,6 +277,7 @@ class Crowd(Tested):
 
     async def begin(self) -> None:
         self.file, self.number = Path(self.settings.fault), 0
+        self.bought: list[int] = []
         self.failed: list[str] = []
         for lane in range(8):
             self.spawn(self.visit(), f"lane {lane}")
@@ -285,6 +289,7 @@ class Crowd(Tested):
             number = self.number
             await self.answered("shop.look", number, -number, None)
             await self.answered("shop.sell", (number, "nowhere", 0.0), -number, f"{number}")
+            self.bought.append(number)
 
     async def answered(self, method: str, arg: object, answer: int, key: str | None) -> None:
         """Return once there is an answer; what else there was is a failure."""
@@ -299,7 +304,7 @@ class Crowd(Tested):
             await asyncio.sleep(0.05)  # who fails at once is not asked at once
 
     async def on_stop(self) -> None:
-        self.file.write_bytes(msgspec.json.encode([self.number, self.failed]))
+        self.file.write_bytes(msgspec.json.encode([self.bought, self.failed]))
 
 
 KINDS = {
