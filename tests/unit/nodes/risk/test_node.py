@@ -30,7 +30,6 @@ SETTINGS = RiskSettings(
     quote_max_age_ms=2_000,
     checkpoint_s=1.0,
     submit_timeout_s=1.0,
-    checkpoint_s=1.0,
 )
 
 
