@@ -168,8 +168,8 @@ class Link:
         if not self._closed:
             self._mux.mark(self)
 
-    def close(self) -> None:
-        """Stop listening and close the socket. Closing twice is fine.
+    def close(self, linger_ms: int = 0) -> None:
+        """Stop listening and close the socket; what was sent has so long to leave. Twice is fine.
 
         Nobody else may close the socket. It would be noticed only at the next send or turn, and
         libuv aborts the process if a descriptor is gone before it was polled for the first time.
@@ -179,7 +179,7 @@ class Link:
             if self._later is not None:
                 self._later.cancel()
             self._mux.remove(self)  # before the number can be used again
-            self._sock.close(linger=0)
+            self._sock.close(linger=linger_ms)
 
     def drain(self, budget: int) -> bool:
         """Hand out at most *budget* frames; return whether more may wait. The Mux calls it."""

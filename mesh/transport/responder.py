@@ -24,6 +24,8 @@ from mesh.transport.link import Link
 from mesh.transport.rpc import failure_of
 from mesh.transport.sockets import Socket
 
+LINGER_MS: Final = 500  # for the last answers: an effect is no use to a caller who is not told
+
 Job: TypeAlias = Execute | Resolve | Abort | Resume | Store | Forget
 
 _MADE_HERE: Final = b"\0"  # begins a routing id that libzmq made, and tells nobody
@@ -76,7 +78,7 @@ class Responder:
             self._closed = True
             self._act(self.answering.close(monotonic_s()))
             self._alarm.stop()
-            self._link.close()
+            self._link.close(LINGER_MS)
 
     # How works end; each may be called once the responder is closed.
 
