@@ -85,10 +85,11 @@ class Home:
 
     def stop(self, node: str) -> int:
         """End *node* as an operator does; return its exit code."""
-        process = self.nodes.pop(node)
-        self._ups.discard(node)
+        process = self.nodes[node]
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=15)
+        del self.nodes[node]  # now: one that does not end is killed by close()
+        self._ups.discard(node)
         return process.returncode
 
     @contextmanager

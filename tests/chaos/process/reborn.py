@@ -10,27 +10,31 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 
 def keep_alive(run: Callable[[], int]) -> int:
     """Call *run* in a child, again whenever SIGKILL ended it; return how it ended otherwise.
 
-    SIGTERM goes on to the child.
+    SIGTERM goes on to the child, and no other is born then.
     """
-    while True:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        child = os.fork()
-        if child == 0:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-            sys.exit(run())
+    child, told = 0, False
 
-        def pass_on(number: int, frame: FrameType | None, child: int = child) -> None:
+    def pass_on(number: int, _: FrameType | None) -> None:
+        nonlocal told
+        told = True
+        with suppress(ProcessLookupError):
             os.kill(child, number)
 
-        signal.signal(signal.SIGTERM, pass_on)
+    while not told:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        child = os.fork()
+        signal.signal(signal.SIGTERM, pass_on if child else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-        _, status = os.waitpid(child, 0)
-        code = os.waitstatus_to_exitcode(status)
-        if code != -signal.SIGKILL:
+        if not child:
+            sys.exit(run())
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code not in (-signal.SIGKILL, -signal.SIGTERM):
             return code
+    return 0
