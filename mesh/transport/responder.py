@@ -13,6 +13,7 @@ import zmq
 from mesh.clock import monotonic_s
 from mesh.errors import Denied, LocalProtocolError, MeshError
 from mesh.protocol import envelope
+from mesh.protocol.admission import DRAINING
 from mesh.protocol.answering import Answering
 from mesh.protocol.control import Failure
 from mesh.protocol.envelope import ERR, HELLO, REQ, Kind, Rpc
@@ -21,6 +22,7 @@ from mesh.protocol.work import Abort, Effect, Execute, Forget, Resolve, Resume, 
 from mesh.transport.alarm import Alarm
 from mesh.transport.auth import user_of
 from mesh.transport.link import Link
+from mesh.transport.mux import BUDGET
 from mesh.transport.rpc import failure_of
 from mesh.transport.sockets import Socket
 
@@ -28,6 +30,7 @@ LINGER_MS: Final = 500  # for the last answers: an effect is no use to a caller 
 
 Job: TypeAlias = Execute | Resolve | Abort | Resume | Store | Forget
 
+_LEFT_MAX: Final = 1_024  # frames that a drained node still refuses
 _MADE_HERE: Final = b"\0"  # begins a routing id that libzmq made, and tells nobody
 
 
@@ -73,8 +76,15 @@ class Responder:
         self._link.close()
 
     def close(self) -> None:
-        """Say goodbye and close the socket. Closing twice is fine."""
+        """Say goodbye and close the socket. Closing twice is fine.
+
+        After a drain what has come by now is refused: else nobody knows that it never began.
+        """
         if not self._closed:
+            if self.answering.admission.state is DRAINING:
+                for _ in range(_LEFT_MAX // BUDGET):
+                    if not self._link.drain(BUDGET):
+                        break
             self._closed = True
             self._act(self.answering.close(monotonic_s()))
             self._alarm.stop()

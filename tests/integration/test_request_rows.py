@@ -546,6 +546,22 @@ async def test_f30_no_safe_or_keyed_call_fails_when_an_instance_drains_under_loa
     assert shops["shop.a"].entered["sell"] + shops["shop.b"].entered["sell"] == 400
 
 
+async def test_f30_what_comes_too_late_to_be_read_before_the_end_is_refused(
+    mesh: Any, eventually: Eventually
+) -> None:
+    shop, _ = await shop_and_caller(mesh)
+    with RawCaller(mesh.directory.endpoint("shop", "r")) as raw:
+        raw.greet(Hello(CLUSTER, "raw", 1, 1), epoch=1)
+        await eventually(lambda: raw.welcomed)
+        mesh.running["shop"][0].drain(5.0)
+        raw.ask("shop.pay", 1, epoch=1)
+        sock = mesh.running["shop"][0]._responder._link._sock
+        assert sock.poll(5_000)  # it is there, and the loop has no turn to read it
+        mesh.stop("shop")
+        await eventually(lambda: raw.codes == ["DRAINING"])
+    assert shop.entered["pay"] == 0
+
+
 async def test_parts_come_in_order_and_no_faster_than_they_are_taken(
     mesh: Any, eventually: Eventually
 ) -> None:
