@@ -12,6 +12,7 @@ import asyncio
 import random
 import tempfile
 import time
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,7 @@ URGENT_S: Final = 0.02  # between two urgent calls
 TICK_S: Final = 0.005  # calls are offered in such steps
 TIMES: Final = 10
 MIB: Final = 2**20
+SAMPLES_MAX: Final = 250_000  # their room is taken at once: it is not to look like a leak
 BODY: Final = envelope.encode_value(None)
 
 
@@ -78,7 +80,8 @@ class Told:
 
     measuring: bool = False
     ended: Counter[str] = field(default_factory=Counter)
-    refused_us: list[float] = field(default_factory=list)
+    refused: int = 0
+    refused_us: "array[float]" = field(default_factory=lambda: array("d", bytes(8 * SAMPLES_MAX)))
     urgent_us: list[float] = field(default_factory=list)
     offered: int = 0
     bytes_grown: int = 0
@@ -120,7 +123,11 @@ async def load(home: Path, server: Connection, sizes: Sizes) -> list[dict[str, A
             "per_s": round(goodput),
             "ratio_to": {"capacity": {"per_s": round(goodput / capacity, 2)}},
         },
-        {"what": "refusal", "number": len(under.refused_us), **quantiles(under.refused_us)},
+        {
+            "what": "refusal",
+            "number": under.refused,
+            **quantiles(list(under.refused_us[: under.refused])),
+        },
         {"what": "urgent, calm", **urgent},
         {
             "what": "urgent, overload",
@@ -193,7 +200,8 @@ async def _call(caller: Requester, told: Told) -> None:
     if isinstance(outcome, Replied):
         told.ended["ok"] += 1
     elif outcome.failure.code == Overloaded.code:
-        told.refused_us.append((time.perf_counter() - began) * 1e6)
+        told.refused_us[told.refused % SAMPLES_MAX] = (time.perf_counter() - began) * 1e6
+        told.refused += 1
 
 
 async def _urgent(caller: Requester, told: Told) -> None:
