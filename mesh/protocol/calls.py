@@ -210,6 +210,6 @@ class Calls:
     def _fly(self, call: Call) -> None:
         self.asked += 1
         call.serial = self.asked
-        call.stage = TRANSITIONS[call.stage][SEND]
+        call.turn(SEND)
         self.flying[call.corr] = call
         self.bytes += len(call.ask.body)

@@ -2,8 +2,8 @@
 
 What surely did not happen, and what may be repeated, is tried again within the budget of the
 call: elsewhere, or at the same instance as soon as it is back. Retries are at most a tenth of
-the calls to a node. A keyed call sticks to its instance, which alone knows what the key has
-seen.
+the calls to a node, but for those that a draining one sends elsewhere. A keyed call sticks to
+its instance, which alone knows what the key has seen.
 
 Never here: sockets' frames, reading records, what methods mean.
 """

@@ -31,12 +31,11 @@ from mesh.transport.mux import BUDGET, RPC
 from mesh.transport.rpc import error_of
 from mesh.transport.sockets import Line
 
-_NOBLOCK = int(zmq.NOBLOCK)
-_LEFT_MAX: Final = 512  # frames of a dead connection: twice what its socket keeps
-_HANDSHAKE = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
-
-
 Outcome: TypeAlias = "asyncio.Future[Replied | Failed]"
+
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_LEFT_MAX: Final = 512  # frames of a dead connection: twice what its socket keeps
+_HANDSHAKE: Final = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 
 
 @dataclass(slots=True)

@@ -26,10 +26,9 @@ from mesh.transport.mux import BUDGET
 from mesh.transport.rpc import failure_of
 from mesh.transport.sockets import Socket
 
-LINGER_MS: Final = 500  # for the last answers: an effect is no use to a caller who is not told
-
 Job: TypeAlias = Execute | Resolve | Abort | Resume | Store | Forget
 
+LINGER_MS: Final = 500  # for the last answers: an effect is no use to a caller who is not told
 _LEFT_MAX: Final = 1_024  # frames that a drained node still refuses
 _MADE_HERE: Final = b"\0"  # begins a routing id that libzmq made, and tells nobody
 

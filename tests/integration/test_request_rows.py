@@ -1,9 +1,8 @@
-"""The rows of the request plane over real sockets: dying peers, keys, load, cancelling, lies."""
+"""The rows of the request plane over real sockets: dying peers, keys, load, cancelling, drains."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -11,134 +10,26 @@ from mesh.clock import monotonic_s, wall_ns
 from mesh.errors import (
     BreakerOpen,
     Conflict,
-    Denied,
     Expired,
     Invalid,
     MeshError,
     NoService,
-    NotFound,
     OutcomeUnknown,
     Overloaded,
 )
-from mesh.protocol import access, envelope
-from mesh.protocol.access import CLI, GUEST, Access, Grants
 from mesh.protocol.admission import RUNNING_MAX
 from mesh.protocol.asking import QUEUE_MAX
-from mesh.protocol.control import DURABLE, BreakerTurn, Hello, Snapshot, SnapshotPage
-from mesh.protocol.envelope import REP, REQ, Rpc
+from mesh.protocol.control import Hello
 from mesh.protocol.once import KEEP_S
-from mesh.protocol.rpcs import BYE, CANCEL, WINDOW, less_reserve
+from mesh.protocol.rpcs import WINDOW, less_reserve
 from mesh.runtime.circuit import CircuitBreaker
-from mesh.runtime.component import Component, EventMeta, event, request
-from mesh.runtime.deadline import left_s
-from mesh.transport.requester import Requester
+from mesh.runtime.component import Component
 from tests.integration.rawnode import CLUSTER, RawCaller
+from tests.integration.shops import Shop, Watcher, requester, shop_and_caller
 
 Eventually: TypeAlias = Callable[..., Awaitable[None]]
 KEY = bytes(range(16))
 SERVES = less_reserve(WINDOW)  # the others of a session are kept for urgent ones
-
-
-class Shop(Component):
-    """Reads, sells once per key, pays once; a closed gate holds whoever is inside."""
-
-    says: ClassVar = {"t.sold.": DURABLE}
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.entered: Counter[str] = Counter()
-        self.left: list[float | None] = []
-        self.delay_s = 0.0
-
-    async def enter(self, what: str) -> None:
-        self.entered[what] += 1
-        self.left.append(left_s())
-        await self.gate.wait()
-
-    @request("shop.read", timeout_s=30.0)
-    async def read(self, number: int) -> int:
-        await self.enter("read")
-        await asyncio.sleep(self.delay_s)
-        return number
-
-    @request("shop.sell", kind="keyed", timeout_s=30.0)
-    async def sell(self, number: int) -> int:
-        await self.enter("sell")
-        await self.commit(("t.sold.a", number), reply=number)
-        return number
-
-    @request("shop.mark", kind="keyed", timeout_s=30.0)
-    async def mark(self, number: int) -> int:
-        await self.commit(("t.sold.a", number))
-        await self.enter("mark")
-        return number
-
-    async def resolve_request(self, method: str, arg: Any, caller: str) -> object:
-        self.entered["resolve"] += 1
-        if arg == 0:
-            raise NotFound("nothing of it")
-        if arg == 1:
-            return 11
-        return await super().resolve_request(method, arg, caller)
-
-    @request("shop.pay", kind="once", timeout_s=30.0)
-    async def pay(self, number: int) -> int:
-        await self.enter("pay")
-        return number
-
-    @request("shop.stop", urgent=True)
-    def stop(self, _: None) -> str:
-        return "stopped"
-
-    @request("shop.bug")
-    async def bug(self, _: None) -> None:
-        self.entered["bug"] += 1
-        raise ZeroDivisionError
-
-    @request("shop.list", timeout_s=30.0)
-    async def list_all(self, count: int) -> AsyncIterator[int]:
-        for number in range(count):
-            self.entered["part"] += 1
-            yield number
-
-    @request("shop.ask")
-    async def ask(self, target: str) -> int:
-        return await self.call("shop.read", 1, int, timeout_s=30.0, target=target)
-
-    def sold(self) -> list[int]:
-        """Return what is in the journal."""
-        return [
-            envelope.decode_value(envelope.decode_event(record.frame).payload)
-            for record in self.journal.read()
-        ]
-
-
-class Watcher(Component):
-    """Hears how breakers stand."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.heard: dict[tuple[str, str], tuple[str, str]] = {}
-
-    @event("breaker.")
-    def on_breaker(self, told: BreakerTurn, meta: EventMeta) -> None:
-        self.heard[meta.node, meta.topic] = told.state, told.reason
-
-
-async def shop_and_caller(mesh: Any, name: str = "shop") -> tuple[Shop, Component]:
-    shop, caller = Shop(), Component()
-    await mesh.start(name, shop)
-    await mesh.start("caller", caller)
-    assert await caller.call("shop.read", 0, int) == 0  # the session stands
-    return shop, caller
-
-
-def requester(mesh: Any, node: str = "shop") -> Requester:
-    found = mesh.running["caller"][0].peers._requesters[node][1]
-    assert isinstance(found, Requester)
-    return found
 
 
 # A peer dies.
@@ -389,23 +280,6 @@ async def test_effect_without_its_reply_is_resolved_after_a_crash(
     assert shop.entered == entered
 
 
-async def test_a19_replayed_request_gets_the_stored_answer(
-    mesh: Any, eventually: Eventually
-) -> None:
-    shop, _ = await shop_and_caller(mesh)
-    body = envelope.encode_value(9)
-    with RawCaller(mesh.directory.endpoint("shop", "r")) as caller:
-        caller.greet(Hello(CLUSTER, "raw", 1, 1), epoch=1)
-        await eventually(lambda: caller.welcomed)
-        for corr in (1, 2, 3):
-            rpc = Rpc(REQ, envelope.method_id("shop.sell"), corr, 1, body, 2_000, idem=KEY)
-            caller.send(envelope.encode_rpc(rpc))
-        await eventually(lambda: len([a for a in caller.heard() if a.kind is REP]) == 3)
-        assert {a.body for a in caller.answers if a.kind is REP} == {body}
-    assert shop.entered["sell"] == 1
-    assert shop.sold() == [9]
-
-
 # Deadlines, load, cancelling.
 
 
@@ -477,25 +351,6 @@ async def test_f64_overload_is_refused_at_once_and_urgent_calls_pass(
     assert not any("answer shop" in task.get_name() for task in asyncio.all_tasks())
 
 
-async def test_a24_deadlines_absent_past_and_too_long(mesh: Any, eventually: Eventually) -> None:
-    shop, caller = await shop_and_caller(mesh)
-    shop.gate.clear()
-    with RawCaller(mesh.directory.endpoint("shop", "r")) as raw:
-        raw.greet(Hello(CLUSTER, "raw", 1, 1), epoch=1)
-        await eventually(lambda: raw.welcomed)
-        number = envelope.method_id("shop.read")
-        for corr, budget_ms in ((1, 0), (2, 365 * 86_400_000 % 2**32)):
-            rpc = Rpc(REQ, number, corr, 1, envelope.encode_value(1), budget_ms)
-            raw.send(envelope.encode_rpc(rpc))
-        await eventually(lambda: raw.codes == ["DEADLINE"])
-        await eventually(lambda: shop.entered["read"] == 2)
-        left = shop.left[-1]
-        assert left is not None
-        assert left <= 60.0
-    with pytest.raises(Expired):
-        await caller.call("shop.read", 1, int, timeout_s=-1.0)
-
-
 async def test_time_left_shrinks_on_the_way(mesh: Any) -> None:
     _, caller = await shop_and_caller(mesh)
     other = Shop()
@@ -504,18 +359,6 @@ async def test_time_left_shrinks_on_the_way(mesh: Any) -> None:
     (left,) = other.left
     assert left is not None
     assert left <= 1.5  # although it asked for 30 s
-
-
-async def test_a25_late_reply_is_dropped_and_counted(mesh: Any, eventually: Eventually) -> None:
-    shop, caller = await shop_and_caller(mesh)
-    shop.gate.clear()
-    with pytest.raises(OutcomeUnknown):
-        await caller.call("shop.pay", 1, int, timeout_s=0.05)
-    late = requester(mesh).asking.late
-    shop.gate.set()
-    await eventually(lambda: requester(mesh).asking.late == late + 1)
-    assert await caller.call("shop.pay", 2, int) == 2
-    assert requester(mesh).asking.inflight == 0
 
 
 # Draining, parts.
@@ -582,77 +425,3 @@ async def test_stream_that_is_left_ends_its_handler(mesh: Any, eventually: Event
     await parts.aclose()  # type: ignore[attr-defined]  # it is a generator
     await eventually(lambda: mesh.running["shop"][0].idle)
     assert shop.entered["part"] < 100
-
-
-# Who may.
-
-
-async def test_a6_duplicate_routing_id_hears_nothing_cancels_nothing_and_takes_no_session(
-    mesh: Any, eventually: Eventually
-) -> None:
-    shop, caller = await shop_and_caller(mesh)
-    shop.gate.clear()
-    reading = asyncio.ensure_future(caller.call("shop.read", 7, int, timeout_s=30.0))
-    await eventually(lambda: shop.entered["read"] == 2)
-    answering = mesh.running["shop"][0]._responder.answering
-    (session,) = [s for s in answering.sessions.all() if s.caller.node == "caller"]
-    (corr,) = session.open
-    epoch, accepted = session.caller.epoch, mesh.doors["shop"].zap.accepted
-    with RawCaller(mesh.directory.endpoint("shop", "r"), routing_id=session.peer) as thief:
-        await eventually(lambda: mesh.doors["shop"].zap.accepted > accepted)
-        thief.greet(Hello(CLUSTER, "thief", 1, 1), epoch)
-        thief.ask("shop.pay", 1, epoch, corr=99)
-        for kind in (CANCEL, BYE):
-            thief.send(envelope.encode_rpc(Rpc(kind, 0, corr, epoch, b"")))
-        for _ in range(50):
-            assert await caller.call("shop.stop", None, str, timeout_s=10.0) == "stopped"
-        assert not reading.done()
-        shop.gate.set()
-        assert await reading == 7
-        assert thief.heard() == []
-    assert answering.sessions.get(session.peer) is session
-    assert shop.entered == {"read": 2}
-    answering.check()
-
-
-async def test_a6_chosen_routing_id_begins_no_session(mesh: Any, eventually: Eventually) -> None:
-    shop, _ = await shop_and_caller(mesh)
-    with RawCaller(mesh.directory.endpoint("shop", "r"), routing_id=b"risk") as raw:
-        raw.greet(Hello(CLUSTER, "raw", 1, 1), epoch=1)
-        raw.ask("shop.pay", 1, epoch=1)
-        await eventually(lambda: len(raw.heard()) == 2)
-        assert raw.codes == ["DENIED", "UNKNOWN_SESSION"]
-    assert shop.entered["pay"] == 0
-
-
-async def test_a7_nobody_greets_by_another_name(mesh: Any, eventually: Eventually) -> None:
-    mesh.is_node = access.is_node
-    await mesh.start("shop", Shop())
-    address = mesh.directory.endpoint("shop", "r")
-    for name, welcome in (("risk", False), ("shop", False), ("cli.4711", True)):
-        with RawCaller(address) as caller:
-            caller.greet(Hello(CLUSTER, name, 1, 1), epoch=1)
-            await eventually(lambda c=caller: c.heard())
-            assert caller.welcomed is welcome
-            assert caller.codes == ([] if welcome else ["DENIED"])
-
-
-async def test_a8_method_beyond_the_role_is_denied_by_every_way(
-    mesh: Any, eventually: Eventually
-) -> None:
-    may = Grants(sub=("t.open.",), call=("shop.read", "mesh."))
-    mesh.access = Access({CLI: may, GUEST: may})
-    shop, caller = await shop_and_caller(mesh)
-    with pytest.raises(Denied):
-        await caller.call("shop.pay", 1, int)
-    with pytest.raises(Denied):
-        await caller.request("shop", "shop.pay", 1)
-    assert await caller.request("shop", "shop.read", 1) == 1
-    assert shop.entered["pay"] == 0
-    ask = Snapshot(("t.sold.",))
-    with pytest.raises(Denied):
-        await caller.call("mesh.snapshot", ask, SnapshotPage, target="shop")
-    both = Snapshot(("t.open.", "t.sold."))
-    assert await caller.call("mesh.snapshot", both, SnapshotPage, target="shop") == SnapshotPage(
-        ()
-    )

@@ -21,19 +21,27 @@ PROGRAM = (
 )
 COMMAND = [sys.executable, "-c", PROGRAM, "bench", "events", "--quick"]
 INTERRUPTED = 130
-HOLDS = ["mesh", "mesh", "batch", "durable publish", "durable sustained", "late joiner"]
+HOLDS = {
+    "events": ["mesh", "mesh", "batch", "durable publish", "durable sustained", "late joiner"],
+    "requests": ["round trip", "overload", "refusal", "memory", "guard"],
+}
+COMPARED = {"events": ("mesh", {"p50_us", "per_s"}), "requests": ("round trip", {"p50_us"})}
 
 
-def test_events_are_measured_and_judged_in_one_document() -> None:
-    done = subprocess.run([*COMMAND, "--json"], capture_output=True, text=True, check=True)
+@pytest.mark.timeout(60)  # the overload lasts some seconds, however fast the machine
+@pytest.mark.parametrize("name", HOLDS)
+def test_planes_are_measured_and_judged_in_one_document(name: str) -> None:
+    command = [name if word == "events" else word for word in COMMAND]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     assert found.keys() == {"name", "machine", "commit", "results", "ok"}
-    assert found["name"] == "events"
+    assert found["name"] == name
     rows = {row["what"]: row for row in found["results"]}
-    assert {"p50_us", "p99_us", "p999_us", "per_s"} <= rows["mesh"].keys()
-    assert rows["mesh"]["ratio_to"]["floor"].keys() == {"p50_us", "per_s"}
+    what, figures = COMPARED[name]
+    assert {"p50_us", "p99_us", "p999_us", *figures} <= rows[what].keys()
+    assert rows[what]["ratio_to"]["floor"].keys() == figures
     judged = [(what, limit) for what, row in rows.items() for limit in row.get("limits", ())]
-    assert [what for what, _ in judged] == HOLDS
+    assert [what for what, _ in judged] == HOLDS[name]
     for _, limit in judged:
         kept = (
             limit["is"] <= limit["at_most"]
