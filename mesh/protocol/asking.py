@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from mesh import errors
-from mesh.errors import LocalProtocolError
 from mesh.protocol import envelope, rpcs
 from mesh.protocol.calls import ABANDONED, START, Call, Calls
 from mesh.protocol.control import Failure, Hello
@@ -103,7 +102,7 @@ class Asking:
         Raises LocalProtocolError for a body that no frame can hold.
         """
         if len(ask.body) > rpcs.BODY_MAX_BYTES:
-            raise LocalProtocolError(f"{ask.method}: a request of {len(ask.body)} bytes")
+            raise errors.LocalProtocolError(f"{ask.method}: a request of {len(ask.body)} bytes")
         corr = self._corr = self._corr + 1
         budget_s = rpcs.clamped_s(ask.budget_s)
         kind = kind_of(ask, self.welcome)
@@ -171,11 +170,10 @@ class Asking:
 
     def frame(self, rpc: Rpc, now: float) -> list[Effect]:
         """Learn a frame from the peer. Raises RemoteProtocolError."""
-        link = self._link
-        if rpc.client_epoch != self.epoch or link.state is CONNECTING or link.state is DEAD:
+        if rpc.client_epoch != self.epoch or self.state in (CONNECTING, DEAD):
             self.late += 1  # of a connection that we know is no more
             return []
-        link.heard()
+        self._link.heard()
         return self._about_call(rpc, now) if rpc.corr else self._about_session(rpc, now)
 
     def tick(self, now: float) -> list[Effect]:
@@ -234,7 +232,7 @@ class Asking:
     def _landed(self, call: Call, outcome: Effect, now: float) -> list[Effect]:
         self._calls.land(call.corr)
         effects = [] if call.stage is ABANDONED else [outcome]
-        return [*effects, *self._pump(now)] if self._calls.queue else effects
+        return [*effects, *(self._pump(now) if self._calls.queue else self._goodbye())]
 
     def _part(self, call: Call, body: bytes) -> list[Effect]:
         if not call.take_part():
@@ -271,9 +269,9 @@ class Asking:
     def _ponged(self, pong: rpcs.Pong, now: float) -> list[Effect]:
         """Compare what the peer has of ours with what we think it has."""
         self.rtt_ns, self.offset_ns = pong.measured(self.stamp())
-        why = failure(errors.Unavailable, "the request or its answer was lost")
         missing = self._calls.missing(pong.asked, set(pong.open))
         self.healed += len(missing)
+        why = failure(errors.Unavailable, "the request or its answer was lost")
         return [*self._lose_each(missing, why), *self._pump(now)]
 
     def _turned_away(self, why: Failure, now: float) -> list[Effect]:
@@ -299,8 +297,13 @@ class Asking:
         if not self._link.has_session or goaway.epoch not in (0, run):
             return []  # of an earlier session
         self._link.leaves(goaway.ms, now)
-        why = failure(errors.Draining, f"{self.peer} is draining: {goaway.reason[:100]}")
-        return self._fail_queue(why)
+        why = f"{self.peer} is draining: {goaway.reason[:100]}"
+        return [*self._fail_queue(failure(errors.Draining, why)), *self._goodbye()]
+
+    def _goodbye(self) -> list[Effect]:
+        """Tell who drains that nothing of ours is there or on its way: then it may go."""
+        stays = self.state is not DRAINING or self._calls.flying
+        return [] if stays else [Send(self._rpc(rpcs.BYE))]
 
     def _forgotten(self, serial: int, now: float) -> list[Effect]:
         """Greet again: the peer knows no session. What was sent from *serial* on it refused.

@@ -196,6 +196,11 @@ class Bus(Tasks):
         """Say whether no request is under way."""
         return self._responder.answering.idle
 
+    @property
+    def left(self) -> bool:
+        """Say whether every caller is gone, as they go once we drain: nothing is on its way."""
+        return not len(self._responder.answering.sessions)
+
     async def process(self, request_type: str, data: Any, source: str) -> Any:
         """Answer with the typed handler of that name."""
         return await self._serving.process(request_type, data, source)

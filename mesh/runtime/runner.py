@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final
 
 import uvloop
@@ -49,6 +50,7 @@ EXIT_ALREADY_RUNNING: Final = 75
 EXIT_CONFIG: Final = 78
 SCAN_S: Final = 0.25
 PERFORMANCE_S: Final = 10.0
+LEAVE_S: Final = 0.5  # for callers to say goodbye to a node that drains; some may be dead
 COORDINATOR: Final = "coordinator"
 
 
@@ -237,11 +239,7 @@ class Process:
     async def _drain(self, component: Component, bus: Bus) -> None:
         """Finish what was begun, save, say goodbye. What takes half of drain_s is given up."""
         bus.drain(self._mesh.drain_s)
-        try:
-            async with asyncio.timeout(self._mesh.drain_s / 2):
-                while not bus.idle:  # noqa: ASYNC110  # of three machines; nobody tells when all are
-                    await asyncio.sleep(0.01)
-        except TimeoutError:
+        if not await _holds(lambda: bus.idle, self._mesh.drain_s / 2):
             self._log.info("drain_cut_short", why="requests are under way")
         try:
             async with asyncio.timeout(self._mesh.drain_s / 2):
@@ -251,6 +249,7 @@ class Process:
                     await component.call("mesh.bye", body, type(None), timeout_s=0.3)
         except (TimeoutError, MeshError) as error:
             self._log.info("drain_cut_short", why=repr(error))
+        await _holds(lambda: bus.left, LEAVE_S)  # what they had sent by then has been refused
 
     def _door(self) -> Door:
         keys = self._run.keys
@@ -334,3 +333,12 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+async def _holds(condition: Callable[[], bool], within_s: float) -> bool:
+    """Wait until *condition* holds, so long at most; return whether it does."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            while not condition():  # noqa: ASYNC110  # of three machines; nobody tells when all are
+                await asyncio.sleep(0.01)
+    return condition()

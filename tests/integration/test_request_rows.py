@@ -383,7 +383,7 @@ async def test_f30_no_safe_or_keyed_call_fails_when_an_instance_drains_under_loa
     await eventually(lambda: shops["shop.a"].entered["read"] > 20)
     bus = mesh.running["shop.a"][0]
     bus.drain(5.0)
-    await eventually(lambda: bus.idle)
+    await eventually(lambda: bus.idle and bus.left)
     mesh.stop("shop.a")
     assert await asyncio.gather(*workers) == list(range(8))
     assert shops["shop.a"].entered["sell"] + shops["shop.b"].entered["sell"] == 400

@@ -166,8 +166,18 @@ def test_goaway_lets_what_is_in_flight_finish(asking: Asking) -> None:
     effects = frame(asking, rpcs.GOAWAY, Goaway("stop", 500, 3))
     assert failures(effects) == [(waiting, "DRAINING", "no")]
     assert asking.state is DRAINING
-    assert frame(asking, REP, b"r", sent) == [Replied(sent, b"r")]
+    assert rpcs.BYE not in kinds(effects)  # the answer is to come
+    replied, *goodbye = frame(asking, REP, b"r", sent)
+    assert replied == Replied(sent, b"r")
+    assert kinds(goodbye) == [rpcs.BYE]
     assert isinstance(asking.tick(2.0)[-1], Close)
+
+
+def test_f30_who_drains_hears_goodbye_at_once_if_nothing_is_in_flight(asking: Asking) -> None:
+    greet(asking)
+    assert kinds(frame(asking, rpcs.GOAWAY, Goaway("stop", 500, 3))) == [rpcs.BYE]
+    frame(asking, ERR, failure(UnknownSession, "greet first"))  # to a ping on its way
+    assert asking.state is DRAINING
 
 
 def test_f30_bye_behind_goaway_is_not_answered_and_what_asks_now_goes_elsewhere(
