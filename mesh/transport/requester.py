@@ -69,6 +69,7 @@ class Requester:
         self._todo: deque[Effect] = deque()
         self._acting = self._closed = False
         self._alarm = Alarm(loop, self.asking.next_deadline, self._on_time)
+        self._line: Line | None = None
         self._link: Link | None = None
         self._monitor: Link | None = None
         self._open()
@@ -148,16 +149,18 @@ class Requester:
     # The socket.
 
     def _open(self) -> None:
-        line = self._dial()
+        line = self._line = self._dial()
         self._events = line.events
         self._link = Link(self._loop, line.sock, sink=self._on_frame, on_writable=self._on_room)
         self._monitor = Link(self._loop, line.events, bulk=self._on_events, rank=RPC)
 
     def _hang_up(self) -> None:
+        if self._line is not None:
+            self._line.mute()
         for link in (self._link, self._monitor):
             if link is not None:
                 link.close()
-        self._link = self._monitor = None
+        self._line = self._link = self._monitor = None
 
     def _on_frame(self, frame: bytes) -> None:
         try:

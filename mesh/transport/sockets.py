@@ -96,6 +96,15 @@ class Line(NamedTuple):
     sock: "zmq.Socket[bytes]"
     events: "zmq.Socket[bytes]"
 
+    def mute(self) -> None:
+        """Let nothing more be told; to be called before either is closed.
+
+        libzmq's I/O thread would wait for ever for room at a receiver that is gone, and with it
+        all connections of the process.
+        """
+        if not self.sock.closed:
+            self.sock.disable_monitor()
+
 
 class Stranger(NamedTuple):
     """For the self-test: a guarded server, a client with a key nobody knows, what befell it."""
@@ -185,8 +194,7 @@ class Sockets:
     def line(self, address: str, *, server_key: bytes | None = None) -> Line:
         """Return a requester and what tells of its connection: made first, it misses nothing."""
         sock = self._make(zmq.DEALER, REQUEST_IN_MAX_BYTES, asks=False)
-        events = sock.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-        self._open.append(events)
+        events = self._monitor(sock, zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self._dial(sock, address, server_key)
         return Line(sock, events)
 

@@ -514,6 +514,22 @@ def test_closing_fails_what_is_under_way_says_goodbye_and_twice_is_fine(
     run(body())
 
 
+def test_line_is_muted_before_it_is_closed(
+    run: Run, wires: Wires, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body() -> None:
+        closed: list[bool] = []
+        monkeypatch.setattr(
+            Line, "mute", lambda line: closed.extend((line.sock.closed, line.events.closed))
+        )
+        peer = Peer(wires)
+        await peer.connect()
+        peer.close()
+        assert closed == [False, False]
+
+    run(body())
+
+
 def test_what_is_ready_may_ask_and_close_at_once(run: Run, wires: Wires) -> None:
     """Effects that come of effects wait for their turn."""
 

@@ -13,6 +13,7 @@ import zmq
 from mesh.errors import ConfigError, LocalProtocolError
 from mesh.runtime.settings import ROOT
 from mesh.transport.sockets import CurveKeys, Sockets, bound_address, raw_key
+from tests.unit.mesh.transport.wires import DEADLINE_S
 
 HERE = f"ipc://@genesis-test-{os.getpid()}"  # others may run these tests beside us
 
@@ -147,6 +148,22 @@ def test_a_descriptor_number_used_again_does_not_hinder_the_next_socket(sockets:
     """A node ended of it when it bound anew: pyzmq names a monitor after the descriptor."""
     for number in range(5_000):
         sockets.responder(f"{HERE}-number-{number % 3}").close()
+
+
+def test_a_muted_line_tells_nothing_of_its_end(sockets: Sockets, tmp_path: Path) -> None:
+    """libzmq's thread waited for ever to tell one that was closed, and no connection worked."""
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as server:
+        server.bind(f"ipc://{tmp_path}/s")
+        line, witness = (sockets.line(f"ipc://{tmp_path}/s") for _ in range(2))
+        for one in (line, witness):
+            assert one.events.poll(DEADLINE_S * 1000)
+            one.events.recv_multipart()
+        line.mute()
+    assert witness.events.poll(DEADLINE_S * 1000)
+    assert not line.events.poll(100)  # the same thread tells both
+    line.mute()  # twice is fine, also of a closed one
+    line.sock.close(linger=0)
+    line.mute()
 
 
 def test_an_address_is_not_taken_from_a_socket_that_has_it(sockets: Sockets) -> None:
