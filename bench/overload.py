@@ -57,7 +57,7 @@ class Sizes:
     overload_s: float = 60.0
 
 
-QUICK: Final = Sizes(1.0, 0.5, 1.0)
+QUICK: Final = Sizes(2.0, 1.0, 1.0)
 
 
 class Server(Component):
@@ -108,6 +108,7 @@ async def _serve(home: Path, control: Connection) -> None:
 async def load(home: Path, server: Connection, sizes: Sizes) -> list[dict[str, Any]]:
     """Offer both loads and return the rows."""
     with sessions(home) as callers:
+        await asyncio.gather(*(caller.call(Ask("x.cancel", BODY, BUDGET_S)) for caller in callers))
         offered = partial(_offered, callers, server, sizes.lead_s)
         capacity = (await offered(FULL_PER_S, sizes.capacity_s)).answered / sizes.capacity_s
         calm = await offered(capacity / 10, sizes.capacity_s)
